@@ -1,0 +1,660 @@
+"""One house style for every figure.
+
+Figures are printed on a light card, so that they read the same on a light and on a dark page.
+Colours differ in lightness as well as in hue, and vendors differ in marker too: nothing is lost in
+greyscale or to a colour-blind reader. Series are labelled where they end, not in a legend.
+
+A column `y` is drawn with its interval when the table also has `y_low` and `y_high`. Every function
+takes a figure or one of its axes and returns the axes. None sets a title: the caption says it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from textwrap import wrap
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from essaylib.errors import EssayError
+
+CSS_DPI = 96  # a figure of 7.2 inches is as wide as the page's column
+DPI = 2 * CSS_DPI
+WIDTH = 7.2
+LINE = round(9 / 72 * DPI * 1.4)  # pixels that a line of nine-point text takes
+LETTER = 9 / 72 * DPI * 0.58  # pixels that a letter takes, on average
+
+PAPER, INK, MUTED, FAINT = "#fbfaf6", "#22211f", "#67635c", "#d9d5cb"
+NULL = "#8d887f"
+ACCENT = "#237a99"
+VENDOR_COLOURS = {
+    "google": "#1b2750",
+    "microsoft": "#8c2f1c",
+    "twitter": "#237a99",
+    "emojione": "#bb8719",
+}
+VENDOR_MARKERS = {"google": "o", "microsoft": "s", "twitter": "^", "emojione": "D"}
+SERIES_COLOURS = ("#1b2750", "#8c2f1c", "#237a99", "#bb8719", "#67635c", "#6a3d7d")
+SERIES_MARKERS = ("o", "s", "^", "D", "v", "P")
+VERDICT_COLOURS = {
+    "supported": "#237a99",
+    "contradicted": "#8c2f1c",
+    "undecided": "#e4dfd3",
+    "mixed": "#bb8719",
+    "untestable": "#b5b0a6",
+}
+HEAT = LinearSegmentedColormap.from_list("essay-heat", ["#f4efe2", "#d9a441", "#8c2f1c", "#1b2750"])
+
+RC = {
+    "figure.dpi": DPI,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "image.interpolation": "none",
+    "image.cmap": "essay-heat",
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": 0.08,
+    "svg.fonttype": "path",
+}
+
+if "essay-heat" not in matplotlib.colormaps:
+    matplotlib.colormaps.register(HEAT)
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the house style; the reader's own matplotlib settings come back afterwards."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)
+        yield
+
+
+def new_figure(size: tuple[float, float] | None = None) -> Figure:
+    """An empty figure of `size` inches on the house card, independent of pyplot."""
+    return Figure(figsize=size or (WIDTH, 4.2))
+
+
+def image_grid(
+    fig: Figure,
+    images: Sequence[Any] | np.ndarray,
+    columns: int | None = None,
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+    scale: int | None = None,
+    gap: int = 8,
+) -> list[Axes]:
+    """Show images of one size in rows, each of their pixels as a whole number of screen pixels.
+
+    Nothing is resampled: an image pixel becomes `scale` × `scale` pixels of the saved file (by
+    default as many as the page's column holds), and the figure takes the size that this needs.
+    `images` is n images or rows of images, uint8 or 0..1 floats, grey, RGB, or RGBA (set on
+    white); None leaves a place empty. `labels` are written under the images. Returns the axes,
+    row by row.
+    """
+    cells, columns = _cells(images, columns)
+    pixels = [None if cell is None else to_uint8(cell) for cell in cells]
+    shown = [cell for cell in pixels if cell is not None]
+    if not shown:
+        raise EssayError("image_grid was given no image.")
+    height, width = shown[0].shape[:2]
+    if any(cell.shape[:2] != (height, width) for cell in shown):
+        raise EssayError("image_grid shows images of one size: make the sizes equal first.")
+    rows = -(-len(pixels) // columns)
+    _check_count("row_labels", row_labels, rows)
+    _check_count("column_labels", column_labels, columns)
+    _check_count("labels", labels, len(pixels))
+
+    longest = (
+        max(len(line) for text in row_labels for line in text.split("\n")) if row_labels else 0
+    )
+    left = gap + round(longest * LETTER)
+    if scale is None:
+        scale = max(1, int((WIDTH * DPI - left - columns * gap) // (columns * width)))
+    width, height = width * scale, height * scale
+    column_labels, labels = _wrapped(column_labels, width), _wrapped(labels, width)
+    head = _lines(column_labels) * LINE + gap
+    foot = _lines(labels) * LINE
+    total = (left + columns * (width + gap), head + rows * (height + foot + gap))
+    fig.set_layout_engine("none")
+    fig.set_dpi(DPI)
+    fig.set_size_inches(total[0] / DPI, total[1] / DPI)
+
+    axes = []
+    for index, cell in enumerate(pixels):
+        row, column = divmod(index, columns)
+        x = left + column * (width + gap)
+        y = head + row * (height + foot + gap)
+        ax = _pixel_axes(fig, (x, y, width, height), total)
+        axes.append(ax)
+        if cell is not None:
+            ax.imshow(cell.repeat(scale, 0).repeat(scale, 1), interpolation="none", aspect="auto")
+        if labels:
+            _note(ax, labels[index], (0.5, 0), (0, -3), "center", "top")
+        if row_labels and column == 0:
+            _note(ax, row_labels[row], (0, 0.5), (-4, 0), "right", "center")
+        if column_labels and row == 0:
+            _note(ax, column_labels[column], (0.5, 1), (0, 3), "center", "bottom")
+    return axes
+
+
+def heat(maps: np.ndarray, size: int, limit: float | None = None) -> np.ndarray:
+    """Colour maps (n, h, w) of values from 0 to `limit` (their largest) as uint8 (n, H, W, 3).
+
+    Enlarged to `size` pixels by whole squares, so the resolution of the map stays visible.
+    """
+    maps = np.asarray(maps, dtype=np.float64)
+    factor = size // max(maps.shape[1:])
+    if factor < 1:
+        raise EssayError(f"A map of {maps.shape[1:]} does not fit into {size} pixels: ask more.")
+    limit = float(maps.max()) if limit is None else limit
+    coloured = HEAT(np.clip(maps / (limit or 1.0), 0, 1))[..., :3]
+    return (coloured * 255).round().astype(np.uint8).repeat(factor, 1).repeat(factor, 2)
+
+
+def frontier(
+    target: Figure | Axes,
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    label: str | None = None,
+    group: str | None = None,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+) -> Axes:
+    """Points in the table's order, joined by a line, with both intervals; `label` names points."""
+    ax = _axes(target)
+    for name, rows, colour, marker in _series(table, group):
+        ax.plot(rows[x], rows[y], color=colour, linewidth=1.2, alpha=0.7, zorder=2)
+        ax.errorbar(
+            rows[x],
+            rows[y],
+            xerr=_errors(rows, x),
+            yerr=_errors(rows, y),
+            fmt=marker,
+            color=colour,
+            elinewidth=1,
+            zorder=3,
+        )
+        if label:
+            for _, row in rows.iterrows():
+                _note_at(ax, _word(row[label]), row[x], row[y], (5, 5), colour)
+        if name is not None:
+            last = rows.iloc[-1]
+            _note_at(ax, name, last[x], last[y], (7, -11), colour, weight="bold")
+    ax.margins(0.12)
+    return _labelled(ax, xlabel or x, ylabel or y)
+
+
+def curves_with_bands(
+    target: Figure | Axes,
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    group: str | None = None,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+) -> Axes:
+    """A curve for each group, its interval as a band, its name where the curve ends."""
+    ax = _axes(target)
+    ends = []
+    for name, rows, colour, marker in _series(table, group):
+        rows = rows.sort_values(x)
+        ax.plot(rows[x], rows[y], color=colour, marker=marker, markevery=_every(len(rows)))
+        if f"{y}_low" in rows:
+            low, high = rows[f"{y}_low"], rows[f"{y}_high"]
+            ax.fill_between(rows[x], low, high, color=colour, alpha=0.16, linewidth=0)
+        if name is not None:
+            ends.append((name, rows[x].iloc[-1], rows[y].iloc[-1], colour))
+    ax.margins(x=0.02)
+    _label_ends(ax, ends)
+    return _labelled(ax, xlabel or x, ylabel or y)
+
+
+def intervals(
+    target: Figure | Axes,
+    table: pd.DataFrame,
+    value: str,
+    label: str,
+    group: str | None = None,
+    xlabel: str | None = None,
+) -> Axes:
+    """One row a line, top to bottom: its name, its value as a dot, its interval as a bar."""
+    ax = _axes(target)
+    names = list(dict.fromkeys(table[label]))
+    groups = list(_series(table, group))
+    for index, (name, rows, colour, marker) in enumerate(groups):
+        shift = (index - (len(groups) - 1) / 2) * 0.6 / max(len(groups), 1)
+        places = np.array([names.index(word) for word in rows[label]]) + shift
+        ax.errorbar(
+            rows[value],
+            places,
+            xerr=_errors(rows, value),
+            fmt=marker,
+            color=colour,
+            elinewidth=2.2,
+            capsize=0,
+        )
+        if name is not None:
+            _note_at(ax, name, rows[value].iloc[0], places[0], (0, 6), colour, "center")
+    ax.set_yticks(range(len(names)), [_word(name) for name in names])
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.grid(axis="y", color=FAINT, linewidth=0.6)
+    ax.set_axisbelow(True)
+    return _labelled(ax, xlabel or value, None)
+
+
+def shares(
+    target: Figure | Axes,
+    table: pd.DataFrame,
+    label: str,
+    parts: Sequence[str],
+    xlabel: str = "share",
+    colours: dict[str, str] | None = None,
+) -> Axes:
+    """Stacked horizontal bars: one bar a row, one segment for each column of `parts`."""
+    ax = _axes(target)
+    colours = colours or dict(zip(parts, SERIES_COLOURS, strict=False))
+    places = np.arange(len(table))
+    left = np.zeros(len(table))
+    for part in parts:
+        widths = table[part].to_numpy(dtype=float)
+        ax.barh(places, widths, 0.62, left, color=colours[part], edgecolor=PAPER, linewidth=1.2)
+        for place, start, width in zip(places, left, widths, strict=True):
+            if width > 0.07:
+                text = f"{part.replace('_', ' ')}\n{width:.0%}" if place == 0 else f"{width:.0%}"
+                colour = _on(colours[part])
+                middle = start + width / 2
+                ax.text(middle, place, text, color=colour, ha="center", va="center", fontsize=8)
+        left += widths
+    ax.set_yticks(places, [_word(name) for name in table[label]])
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    return _labelled(ax, xlabel, None)
+
+
+def histograms(
+    target: Figure | Axes,
+    table: pd.DataFrame,
+    value: str,
+    group: str | None = None,
+    bins: int | Sequence[float] = 40,
+    xlabel: str | None = None,
+) -> Axes:
+    """Outlined histograms on shared bins, as the share of each group, named at their peaks."""
+    ax = _axes(target)
+    edges = np.histogram_bin_edges(table[value].dropna(), bins)
+    for name, rows, colour, _ in _series(table, group):
+        counts, _ = np.histogram(rows[value].dropna(), edges)
+        heights = counts / max(counts.sum(), 1)
+        ax.stairs(heights, edges, color=colour, linewidth=1.6)
+        ax.stairs(heights, edges, color=colour, fill=True, alpha=0.14)
+        if name is not None:
+            peak = int(heights.argmax())
+            middle = (edges[peak] + edges[peak + 1]) / 2
+            _note_at(ax, name, middle, heights[peak], (0, 3), colour, "center", "bottom")
+    ax.set_ylim(bottom=0)
+    ax.margins(y=0.15)
+    return _labelled(ax, xlabel or value, "share of each group")
+
+
+def matrix(
+    target: Figure | Axes,
+    table: pd.DataFrame,
+    write: Callable[[Any], str] | None = None,
+    limits: tuple[float, float] | None = None,
+    colours: dict[str, str] | None = None,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+) -> Axes:
+    """The table as coloured squares: index down the side, columns along the top.
+
+    Numbers are coloured light to dark between `limits` and written in the square; words (such as
+    verdicts) take `colours`. `write` turns a value into the text of its square.
+    """
+    ax = _axes(target)
+    numeric = all(pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes)
+    values = table.to_numpy()
+    if numeric:
+        low, high = limits or (float(np.nanmin(values)), float(np.nanmax(values)))
+        span = (high - low) or 1.0
+        write = write or (lambda value: f"{value:.2f}")
+    else:
+        colours = colours or VERDICT_COLOURS
+        write = write or str
+    for row in range(values.shape[0]):
+        for column in range(values.shape[1]):
+            value = values[row, column]
+            if pd.isna(value):
+                colour = PAPER
+            elif numeric:
+                colour = HEAT(np.clip((value - low) / span, 0, 1))
+            else:
+                colour = colours.get(value, FAINT)
+            place = (column - 0.5, row - 0.5)
+            ax.add_patch(Rectangle(place, 1, 1, facecolor=colour, edgecolor=PAPER, linewidth=1.5))
+            text = "–" if pd.isna(value) else write(value)
+            ink = _on(colour)
+            ax.text(column, row, text, color=ink, ha="center", va="center", fontsize=8)
+    ax.set_xlim(-0.5, values.shape[1] - 0.5)
+    ax.set_ylim(values.shape[0] - 0.5, -0.5)
+    ax.set_xticks(range(values.shape[1]), [_word(name) for name in table.columns])
+    ax.set_yticks(range(values.shape[0]), [_word(name) for name in table.index])
+    ax.xaxis.tick_top()
+    ax.xaxis.set_label_position("top")
+    ax.tick_params(length=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    return _labelled(ax, xlabel, ylabel)
+
+
+def scatter_with_extremes(
+    fig: Figure,
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    images: np.ndarray,
+    label: str | None = None,
+    count: int = 4,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+) -> Axes:
+    """A scatter between two strips: the images of the lowest and of the highest `x`, lowest first.
+
+    `images` (n, H, W, 3), one a row of `table`, shown pixel for pixel.
+    """
+    if len(images) != len(table):
+        raise EssayError(f"{len(table)} rows and {len(images)} images: pass one image a row.")
+    order = np.argsort(table[x].to_numpy(), kind="stable")
+    count = min(count, len(order) // 2)
+    height, width = np.asarray(images).shape[1:3]
+    names = _wrapped([_word(name) for name in table[label]], width + 16) if label else None
+    extremes = [*order[:count], *order[-count:]]
+    pad = 12
+    cell = height + _lines([names[index] for index in extremes] if names else None) * LINE + pad
+    total = (round(WIDTH * DPI), max(count * cell + 2 * pad + LINE, round(3.4 * DPI)))
+    fig.set_layout_engine("none")
+    fig.set_dpi(DPI)
+    fig.set_size_inches(total[0] / DPI, total[1] / DPI)
+
+    strip = width + 2 * pad
+    room = round(0.62 * DPI)
+    plot = (strip + room, pad, total[0] - 2 * strip - room - pad, total[1] - pad - room)
+    ax = _pixel_axes(fig, plot, total)
+    ax.set_axis_on()
+    ax.scatter(table[x], table[y], s=10, color=MUTED, alpha=0.35, linewidth=0)
+    for ends, left, colour in (
+        (order[:count], pad, SERIES_COLOURS[1]),
+        (order[-count:], total[0] - width - pad, SERIES_COLOURS[0]),
+    ):
+        ax.scatter(table[x].iloc[ends], table[y].iloc[ends], s=26, color=colour, zorder=3)
+        for place, index in enumerate(ends):
+            top = pad + LINE + place * cell
+            picture = _pixel_axes(fig, (left, top, width, height), total)
+            picture.imshow(to_uint8(images[index]), interpolation="none", aspect="auto")
+            if place == 0:
+                end = "lowest" if left == pad else "highest"
+                _note(picture, end, (0.5, 1), (0, 3), "center", "bottom", colour, "bold")
+            if names:
+                _note(picture, names[index], (0.5, 0), (0, -2), "center", "top")
+    return _labelled(ax, xlabel or x, ylabel or y)
+
+
+def null_band(
+    ax: Axes,
+    low: float,
+    high: float | None = None,
+    label: str = "chance",
+    axis: str = "y",
+) -> None:
+    """Draw what there would be if nothing were there: a dashed line, or a band from low to high."""
+    span, line = (ax.axhspan, ax.axhline) if axis == "y" else (ax.axvspan, ax.axvline)
+    if high is None:
+        line(low, color=NULL, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    else:
+        span(low, high, facecolor=NULL, alpha=0.22, linewidth=0, zorder=0)
+        high_line = max(low, high)
+        line(high_line, color=NULL, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+    edge = low if high is None else max(low, high)
+    if axis == "y":
+        place, coordinates, offset = (0, edge), ax.get_yaxis_transform(), (3, 2)
+        alignment = ("left", "bottom")
+    else:
+        place, coordinates, offset = (edge, 1), ax.get_xaxis_transform(), (0, 3)
+        alignment = ("center", "bottom")
+    ax.annotate(
+        label,
+        place,
+        offset,
+        xycoords=coordinates,
+        textcoords="offset points",
+        ha=alignment[0],
+        va=alignment[1],
+        fontsize=8,
+        color=MUTED,
+    )
+
+
+def to_uint8(image: Any) -> np.ndarray:
+    """An image (PIL, or array of 0..255 integers or 0..1 floats) as uint8 (H, W, 3) on white."""
+    pixels = np.asarray(image)
+    if pixels.dtype.kind == "f":
+        pixels = (np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)
+    if pixels.ndim == 2:
+        pixels = np.stack([pixels] * 3, -1)
+    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype != np.uint8:
+        raise EssayError(
+            f"Not an image: array of shape {pixels.shape}, {pixels.dtype}; pass (H, W, 3) or "
+            "(H, W, 4), uint8 or floats from 0 to 1."
+        )
+    if pixels.shape[2] == 4:
+        alpha = pixels[..., 3:].astype(np.float64) / 255
+        pixels = (pixels[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
+    return pixels
+
+
+def _axes(target: Figure | Axes) -> Axes:
+    if isinstance(target, Axes):
+        return target
+    return target.axes[0] if target.axes else target.add_subplot()
+
+
+def _series(
+    table: pd.DataFrame, group: str | None
+) -> Iterator[tuple[str | None, pd.DataFrame, str, str]]:
+    """Each group's name, rows, colour and marker; vendors keep theirs throughout the book."""
+    if group is None:
+        yield None, table, ACCENT, "o"
+        return
+    for index, name in enumerate(dict.fromkeys(table[group])):
+        colour = VENDOR_COLOURS.get(name, SERIES_COLOURS[index % len(SERIES_COLOURS)])
+        marker = VENDOR_MARKERS.get(name, SERIES_MARKERS[index % len(SERIES_MARKERS)])
+        yield _word(name), table[table[group] == name], colour, marker
+
+
+def _errors(rows: pd.DataFrame, column: str) -> np.ndarray | None:
+    if f"{column}_low" not in rows:
+        return None
+    below = rows[column] - rows[f"{column}_low"]
+    above = rows[f"{column}_high"] - rows[column]
+    return np.maximum(np.stack([below, above]).astype(float), 0)
+
+
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)
+
+
+def _every(points: int) -> int:
+    return max(1, points // 12)
+
+
+def _label_ends(ax: Axes, ends: list[tuple[str, float, float, str]]) -> None:
+    """Write each curve's name to the right of its end, moved apart where they would touch."""
+    bottom, top = ax.get_ylim()
+    gap = (top - bottom) * 0.06
+    placed = -np.inf
+    for name, x, y, colour in sorted(ends, key=lambda end: end[2]):
+        placed = max(y, placed + gap)
+        ax.annotate(
+            name,
+            (x, placed),
+            (7, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            fontsize=8.5,
+            annotation_clip=False,
+        )
+
+
+def _note_at(
+    ax: Axes,
+    text: str,
+    x: float,
+    y: float,
+    offset: tuple[float, float],
+    colour: str,
+    ha: str = "left",
+    va: str = "baseline",
+    weight: str = "normal",
+) -> None:
+    ax.annotate(
+        text,
+        (x, y),
+        offset,
+        textcoords="offset points",
+        color=colour,
+        ha=ha,
+        va=va,
+        weight=weight,
+        fontsize=8.5,
+    )
+
+
+def _note(
+    ax: Axes,
+    text: str,
+    place: tuple[float, float],
+    offset: tuple[float, float],
+    ha: str,
+    va: str,
+    colour: str = INK,
+    weight: str = "normal",
+) -> None:
+    ax.annotate(
+        text,
+        place,
+        offset,
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha=ha,
+        va=va,
+        color=colour,
+        weight=weight,
+        annotation_clip=False,
+    )
+
+
+def _labelled(ax: Axes, xlabel: str | None, ylabel: str | None) -> Axes:
+    if xlabel:
+        ax.set_xlabel(xlabel.replace("_", " "))
+    if ylabel:
+        ax.set_ylabel(ylabel.replace("_", " "))
+    return ax
+
+
+def _pixel_axes(fig: Figure, box: tuple[int, int, int, int], total: tuple[int, int]) -> Axes:
+    """Bare axes on whole pixels: box is (left, top, width, height) from the top left corner."""
+    left, top, width, height = box
+    ax = fig.add_axes(
+        (
+            left / total[0],
+            (total[1] - top - height) / total[1],
+            width / total[0],
+            height / total[1],
+        )
+    )
+    ax.set_axis_off()
+    return ax
+
+
+def _cells(images: Any, columns: int | None) -> tuple[list[Any], int]:
+    """Images as one list, with the number of columns."""
+    images = list(images)
+    if images and isinstance(images[0], np.ndarray) and images[0].ndim == 4:
+        images = [list(row) for row in images]
+    if images and isinstance(images[0], (list, tuple)):
+        columns = columns or max(map(len, images))
+        if any(len(row) > columns for row in images):
+            raise EssayError(f"A row holds more than {columns} images.")
+        images = [cell for row in images for cell in [*row, *[None] * (columns - len(row))]]
+    columns = columns or min(len(images), 8)
+    if columns < 1:
+        raise EssayError("image_grid needs at least one image and one column.")
+    return images, columns
+
+
+def _check_count(name: str, labels: Sequence[str] | None, count: int) -> None:
+    if labels is not None and len(labels) != count:
+        raise EssayError(f"{name} has {len(labels)} entries for {count} places.")
+
+
+def _lines(labels: Sequence[str] | None) -> int:
+    return max(text.count("\n") + 1 for text in labels) if labels else 0
+
+
+def _wrapped(labels: Sequence[str] | None, pixels: int) -> list[str] | None:
+    """Labels broken into lines that fit into `pixels`."""
+    if labels is None:
+        return None
+    letters = max(6, int(pixels / LETTER))
+    return [
+        "\n".join(part for line in str(text).split("\n") for part in wrap(line, letters) or [""])
+        for text in labels
+    ]
+
+
+def _on(colour: Any) -> str:
+    """Ink or paper, whichever reads better on `colour`."""
+    return max((PAPER, INK), key=lambda ink: contrast(ink, colour))
+
+
+def contrast(one: Any, other: Any) -> float:
+    """Contrast of two colours, 1 to 21, as WCAG 2 defines it."""
+    darker, lighter = sorted((_luminance(one), _luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: Any) -> float:
+    channels = np.array(to_rgb(colour))
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
