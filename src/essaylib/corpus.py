@@ -1,0 +1,150 @@
+"""The corpus: 5,901 drawings of 1,631 concepts by four vendors, as a table.
+
+A *vendor* is who published a drawing (Unicode's own word). It mixes authors, house style, year
+and licence, and is never called the artist. Images are stored as lossless WebP with their alpha
+channel and decoded only when asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from essaylib import paths
+from essaylib.errors import EssayError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL import Image
+
+VENDORS = ("google", "twitter", "microsoft", "emojione")
+SPLITS = ("train", "validation", "held_out")
+SIZE = 128
+"""Width and height of every stored drawing, in pixels."""
+
+_CURE = "Restore it with `git checkout -- data/corpus`, or rebuild it with `essay train corpus`."
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Some rows of the corpus.
+
+    `table` has one row a drawing: id, hexcode, concept (CLDR name), vendor, tags, group, subgroup,
+    licence, package, version, duplicate_group, split. `webp` holds the encoded images in the same
+    order. `source` is the file that both came from.
+    """
+
+    table: pd.DataFrame
+    webp: tuple[bytes, ...]
+    source: Path
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        vendors = ", ".join(f"{v} {n:,}" for v, n in self.table.vendor.value_counts().items())
+        return f"Corpus({len(self):,} drawings of {self.table.concept.nunique():,} concepts: {vendors})"
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the whole corpus file, whichever rows are selected."""
+        return file_sha256(self.source)
+
+    def where(self, **columns: str | list[str]) -> Corpus:
+        """Return the rows whose columns equal a value, or are among a list of values.
+
+        >>> load().where(vendor="google", split=["train", "validation"])  # doctest: +SKIP
+        """
+        keep = np.ones(len(self), dtype=bool)
+        for name, wanted in columns.items():
+            if name not in self.table.columns:
+                raise EssayError(
+                    f"The corpus has no column {name!r}; it has {', '.join(self.table.columns)}."
+                )
+            wanted = [wanted] if isinstance(wanted, str | int) else list(wanted)
+            keep &= self.table[name].isin(wanted).to_numpy()
+        return self.take(np.flatnonzero(keep))
+
+    def take(self, rows) -> Corpus:
+        """Return the rows at these positions, in this order."""
+        rows = [int(row) for row in rows]
+        table = self.table.iloc[rows].reset_index(drop=True)
+        return Corpus(table, tuple(self.webp[row] for row in rows), self.source)
+
+    def image(self, row: int) -> Image.Image:
+        """Return one drawing as an RGBA image of 128 × 128 pixels."""
+        from PIL import Image
+
+        return Image.open(io.BytesIO(self.webp[row])).convert("RGBA")
+
+    def rgba(self, rows=None) -> np.ndarray:
+        """Return drawings as uint8 (n, 128, 128, 4)."""
+        rows = range(len(self)) if rows is None else rows
+        images = [np.asarray(self.image(int(row))) for row in rows]
+        return np.stack(images) if images else np.zeros((0, SIZE, SIZE, 4), np.uint8)
+
+    def rgb(self, rows=None, size: int = SIZE) -> np.ndarray:
+        """Return drawings on white as uint8 (n, size, size, 3).
+
+        `size` must divide 128; smaller sizes are the mean over blocks of pixels.
+        """
+        if size < 1 or SIZE % size:
+            raise EssayError(f"size {size} does not divide {SIZE}: use 128, 64, 32, 16, 8, 4, 2 or 1.")
+        rgba = self.rgba(rows).astype(np.float32)
+        alpha = rgba[..., 3:] / 255
+        white = rgba[..., :3] * alpha + 255 * (1 - alpha)
+        block = SIZE // size
+        if block > 1:
+            white = white.reshape(len(white), size, block, size, block, 3).mean(axis=(2, 4))
+        return white.round().astype(np.uint8)
+
+
+@lru_cache(maxsize=2)
+def load(path: str | Path | None = None) -> Corpus:
+    """Load the corpus, images still encoded.
+
+    Raises `EssayError` where the file is missing, cut short or not a corpus.
+    """
+    path = Path(path or paths.corpus())
+    table = _read(path)
+    if "webp" not in table.columns:
+        raise EssayError(f"{path} is not the corpus: it has no column of images. {_CURE}")
+    return Corpus(table.drop(columns="webp"), tuple(table.webp), path)
+
+
+def names(path: str | Path | None = None) -> pd.DataFrame:
+    """Return the concepts' names in every language: hexcode, language (BCP 47), name."""
+    return _read(Path(path or paths.names()))
+
+
+def caption(concept: str, vendor: str | None = None) -> str:
+    """Return the caption that the book uses: the concept, then the vendor if one is named.
+
+    >>> caption("dog face", "google")
+    'dog face, google'
+    """
+    return f"{concept}, {vendor}" if vendor else concept
+
+
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path) -> pd.DataFrame:
+    import pandas as pd
+    import pyarrow as pa
+
+    if not path.is_file():
+        raise EssayError(f"There is no corpus at {path}. {_CURE}")
+    try:
+        return pd.read_parquet(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise EssayError(f"{path} is damaged or cut short ({error}). {_CURE}") from error

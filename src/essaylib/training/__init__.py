@@ -1,0 +1,1 @@
+"""How the corpus, the embedded model and the judge were made; nothing else imports this."""
