@@ -16,7 +16,7 @@ ALPHA = 0.05
 """Family-wise error of the test, and one minus the interval's coverage."""
 
 FAMILY = 20
-"""Primary statistics that share Holm's correction (`claims.load` checks the count)."""
+"""Primary statistics that share Holm's correction in `book/claims.yml`."""
 
 POWER = 0.9
 
