@@ -99,6 +99,75 @@ def build(
     typer.echo(f"The book is at {stage.build() / 'index.html'}")
 
 
+@app.command()
+def figures():
+    """List the figures: id, chapter, claim, verdict, and how each compares with the lock.
+
+    Example: essay figures
+    """
+    from essaylib.publishing import lock
+
+    for line in lock.table():
+        typer.echo(line)
+
+
+@app.command()
+def cite(
+    id: Annotated[
+        str | None, typer.Argument(help="Figure or chapter id, or a saved image; else the book.")
+    ] = None,
+    style: Annotated[str, typer.Option("--format", help="text, bibtex, csl-json or ris.")] = "text",
+):
+    """Print the citation of a figure, a chapter or the book.
+
+    Example: essay cite guidance-concentration --format bibtex
+    """
+    from essaylib.publishing import cite as citing
+
+    typer.echo(citing.write(citing.find(id), style))
+
+
+@app.command()
+def verify(
+    ids: Annotated[list[str] | None, typer.Argument(help="Figure ids; all if none.")] = None,
+    model: Model = None,
+    threads: Threads = 1,
+):
+    """Draw figures again and compare them with the lock; exit with 1 if one changed or is missing.
+
+    Example: essay verify guidance-concentration
+    """
+    from essaylib.publishing import lock
+
+    found = lock.verify(ids, model, threads)
+    for item in found:
+        typer.echo(item)
+    if failed := lock.failures(found):
+        typer.echo(
+            f"{len(failed)} of {len(found)} figures differ from book/figures.lock.json; where that "
+            "is meant, accept it with `essay lock ID`.",
+            err=True,
+        )
+        raise typer.Exit(1)
+    typer.echo(f"{len(found)} figures as locked.")
+
+
+@app.command()
+def lock(
+    ids: Annotated[list[str] | None, typer.Argument(help="Figure ids; all drawn if none.")] = None,
+):
+    """Accept figures as they were last drawn, and say what differs from before.
+
+    Example: essay lock guidance-concentration
+    """
+    from essaylib.publishing import lock as locking
+
+    differed = locking.accept(ids)
+    for item in differed:
+        typer.echo(item)
+    typer.echo(f"{len(differed)} figures locked anew.")
+
+
 def main() -> None:
     """Entry point of the `essay` command."""
     app()

@@ -94,8 +94,6 @@ def figure(
         drawing = plotting.new_figure(size)
         yield drawing
         record |= provenance(pipe, **(chapter.parameters if chapter else {}))
-        if record["model"] is None and "model" in record["parameters"]:
-            record["model"] = {"name": str(record["parameters"]["model"])}
         record |= {
             "licence": LICENCE,
             "citation": cited(record).text(),
@@ -352,9 +350,8 @@ def _show(place: Path, record: Mapping[str, Any]) -> None:
     bundle = {
         "text/plain": f"Figure {record['id']}: {record['caption']}\n{record['alt']}",
         "text/html": page,
-        MIME: {key: plain(record[key]) for key in kept},
     }
-    display(bundle, raw=True)
+    display(bundle, raw=True, metadata={MIME: {key: plain(record[key]) for key in kept}})
 
 
 def _links(record: Mapping[str, Any], place: Path) -> str:

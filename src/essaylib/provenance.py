@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from essaylib import paths
+from essaylib.errors import EssayError
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "essaylib")
 
@@ -17,12 +18,12 @@ PACKAGES = ("torch", "diffusers", "transformers", "numpy", "essaylib")
 def provenance(pipe: Any = None, **parameters: Any) -> dict[str, Any]:
     """Describe what a result was computed with.
 
-    `pipe` is a diffusers pipeline (described by `models.describe`) or None where no model took
-    part. `parameters` are the settings to be kept, such as `seed` and `guidance_scale`.
+    `pipe` is the diffusers pipeline that took part; without one, the parameter `model` names it.
+    `parameters` are the settings to be kept, such as `seed` and `guidance_scale`.
     """
     return {
         "parameters": {name: plain(value) for name, value in parameters.items()},
-        "model": _model(pipe),
+        "model": _model(pipe, parameters.get("model")),
         "corpus": corpus(),
         "machine": machine(),
         "versions": versions(),
@@ -95,12 +96,25 @@ def _sha256(path: Path, size: int, modified: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _model(pipe: Any) -> dict[str, Any] | None:
-    if pipe is None:
+def _model(pipe: Any, name: str | None) -> dict[str, Any] | None:
+    if pipe is None and name is None:
         return None
-    from essaylib import models
+    from essaylib import hub, models, weights
 
-    return models.describe(pipe)
+    if pipe is not None:
+        return models.describe(pipe)
+    try:
+        spec = models.resolve(name)
+    except EssayError:  # a model built in memory, or one that has gone
+        return {"name": str(name)}
+    place = models.folder(spec)
+    return {
+        "name": spec.name,
+        "hub_id": spec.hub_id,
+        "revision": hub.revision(place) if place else None,
+        "licence": spec.licence,
+        "weights": weights.hashes(place) if place else {},
+    }
 
 
 def _git(*arguments: str) -> str | None:

@@ -1,0 +1,190 @@
+"""The committed fingerprints of the figures, and whether a new run still meets them.
+
+`book/figures.lock.json` holds, for each figure and model, the fingerprint of the data drawn.
+`book/figures.yml` holds every id that was ever locked, so that none is used again for another.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+
+from essaylib import figures, paths
+from essaylib.errors import EssayError
+from essaylib.publishing import cite
+from essaylib.tolerance import CHANGED, MISSING, Comparison, compare
+
+REGISTRY_HEADER = """\
+# Every figure id that was ever published, with its chapter and title. Ids are cited: none is
+# removed, given to another chapter or used for another figure. A renamed figure keeps its old id
+# as a redirect:
+#
+#   old-id: {redirect: new-id}
+#
+# `essay lock` adds new figures.
+"""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """How one figure compares with the lock."""
+
+    id: str
+    chapter: str
+    comparison: Comparison
+
+    def __str__(self) -> str:
+        return f"{self.id}: {self.comparison}"
+
+
+def path() -> Any:
+    return paths.book() / "figures.lock.json"
+
+
+def read() -> dict[str, dict[str, Any]]:
+    """The lock: by figure and model, the chapter and the fingerprint."""
+    if not path().is_file():
+        return {}
+    try:
+        return json.loads(path().read_text(encoding="utf-8"))["figures"]
+    except (ValueError, KeyError) as error:
+        raise EssayError(
+            f"{path()} cannot be read ({error}): restore it with `git checkout -- {path().name}`."
+        ) from None
+
+
+def model_of(record: dict[str, Any]) -> str:
+    """The model that a figure was drawn from, as the lock names it."""
+    return str(record["parameters"].get("model", "embedded"))
+
+
+def status(id: str, model: str | None = None) -> Verified:
+    """Compare a figure as it was last drawn with the lock, without running anything."""
+    id = cite.current(id)
+    locked = read().get(id, {})
+    record = figures.load(id) if id in figures.ids() else None
+    model = model or (model_of(record) if record else next(iter(locked), "embedded"))
+    drawn = record if record and model_of(record) == model else None
+    entry = locked.get(model)
+    chapter = (drawn or entry or {}).get("chapter") or ""
+    fresh = drawn["fingerprint"] if drawn else None
+    return Verified(id, chapter, compare(entry["fingerprint"] if entry else None, fresh))
+
+
+def accept(ids: Iterable[str] | None = None) -> list[Verified]:
+    """Write the figures as last drawn into the lock and the registry; return what differed."""
+    entries, registry, differed = read(), figures.registry(), []
+    for id in ids or figures.ids():
+        record = figures.load(id)
+        found = status(id)
+        kept = {key: record[key] for key in ("chapter", "parameters", "fingerprint")}
+        model = model_of(record)
+        if entries.get(id, {}).get(model) != kept:
+            differed.append(found)
+        entries.setdefault(id, {})[model] = kept
+        registry[id] = {"chapter": record["chapter"], "title": record["title"]}
+    _write(path(), _lines({"figures": _ordered(entries)}, depth=6) + "\n")
+    body = yaml.safe_dump(
+        {"figures": _ordered(registry)}, allow_unicode=True, width=100, sort_keys=False
+    )
+    _write(paths.book() / "figures.yml", REGISTRY_HEADER + body)
+    return differed
+
+
+def verify(
+    ids: Iterable[str] | None = None, model: str | None = None, threads: int = 1
+) -> list[Verified]:
+    """Run the chapters of these figures again, or of all, and compare with the lock.
+
+    Without ids, a figure that is drawn but not locked is reported too. Raises `EssayError` for an
+    id that is unknown; a chapter that fails leaves its figures *missing*.
+    """
+    from essaylib.publishing import execute
+
+    locked = read()
+    asked = [cite.current(id) for id in ids or ()]
+    chapters = {id: _chapter_of(id, locked) for id in asked}
+    if not asked:
+        model_name = model or "embedded"
+        chapters = {
+            id: entry[model_name]["chapter"] for id, entry in locked.items() if model_name in entry
+        }
+    started = datetime.now(UTC).replace(microsecond=0)
+    execute.run(
+        sorted(set(chapters.values())) if asked else None,
+        execute.given(model=model),
+        threads=threads,
+        force=True,
+    )
+    if not asked:
+        for id in figures.ids():
+            if _drawn_since(id, started):
+                chapters.setdefault(id, figures.load(id)["chapter"])
+    return [
+        status(id, model)
+        if _drawn_since(id, started)
+        else Verified(id, chapter, Comparison(MISSING, reason="not drawn by its chapter"))
+        for id, chapter in sorted(chapters.items())
+    ]
+
+
+def table() -> list[str]:
+    """The figures drawn or locked as aligned lines: id, chapter, claim, verdict, lock."""
+    from essaylib import claims
+
+    verdicts = claims.recorded()
+    rows = [("FIGURE", "CHAPTER", "CLAIM", "VERDICT", "LOCK")]
+    for id in sorted({*figures.ids(), *read()}):
+        record = figures.load(id) if id in figures.ids() else {}
+        found = status(id)
+        claim = (record.get("claim") or {}).get("id", "–")
+        verdict = verdicts.get(claim, {}).get("verdict", "–")
+        rows.append((id, found.chapter or "–", claim, verdict, found.comparison.status))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def failures(found: Iterable[Verified]) -> list[Verified]:
+    """Those that changed or are missing."""
+    return [item for item in found if item.comparison.status in (CHANGED, MISSING)]
+
+
+def _chapter_of(id: str, locked: dict[str, dict[str, Any]]) -> str:
+    for entry in locked.get(id, {}).values():
+        return entry["chapter"]
+    if id in figures.registry():
+        return figures.registry()[id]["chapter"]
+    return figures.load(id)["chapter"]
+
+
+def _drawn_since(id: str, started: datetime) -> bool:
+    return id in figures.ids() and datetime.fromisoformat(figures.load(id)["created"]) >= started
+
+
+def _ordered(entries: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted(entries.items()))
+
+
+def _lines(value: Any, depth: int, indent: int = 0) -> str:
+    """JSON with one line a key down to `depth`, and what lies deeper on one line: a short diff."""
+    if depth == 0 or not isinstance(value, dict) or not value:
+        return json.dumps(value, ensure_ascii=False)
+    pad = " " * (indent + 1)
+    items = (
+        f"{pad}{json.dumps(key, ensure_ascii=False)}: {_lines(item, depth - 1, indent + 1)}"
+        for key, item in value.items()
+    )
+    return "{\n" + ",\n".join(items) + "\n" + " " * indent + "}"
+
+
+def _write(target: Any, text: str) -> None:
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise EssayError(f"Cannot write {target}: {error.strerror or error}.") from error
