@@ -65,7 +65,7 @@ def glue(name: str, value: Any, fmt: str | None = None) -> None:
     """
     if not re.fullmatch(r"[A-Za-z][\w-]*", name):
         raise EssayError(
-            f"{name!r} cannot be glued: start with a letter; then letters, digits, - _."
+            f"{name!r} cannot be glued: use letters, digits, hyphens and _, a letter first."
         )
     text = as_text(value, fmt)
     try:

@@ -1,0 +1,369 @@
+"""Run chapters: each in a process of its own, by papermill, and only where something changed.
+
+`run` reads the chapters, leaves out those whose key (see `cache`) equals that of their last run,
+gives the others to a `concurrent.futures.Executor`, and writes `_build/report.json`. A chapter that
+fails does not stop the others. An executor on other machines may take the place of the local
+processes, if it shares the file system: a job is a plain dataclass, and progress goes by files.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from essaylib import paths
+from essaylib.errors import EssayError
+from essaylib.publishing import cache, worker
+from essaylib.publishing.chapters import (
+    Chapter,
+    chapters,
+    check_parameters,
+    code_cells,
+    defaults,
+    read,
+)
+from essaylib.publishing.progress import Progress
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+FIGURE = "application/vnd.essaylib.figure+json"
+"""Marks, in an output's metadata, the figure that it shows: {"id": ...}."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of one chapter; one entry of `_build/report.json`.
+
+    `status` is ok (executed now), cached (nothing changed since it was) or failed. `seconds` and
+    `peak_mb` (of the chapter's process, in MiB) are those of the run whose results are shown.
+    """
+
+    id: str
+    status: str
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+    figures: list[str] = field(default_factory=list)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    threads: int = 1
+    versions: dict[str, str] = field(default_factory=dict)
+    error: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The state of the book after a run: one entry a chapter, in the order of the book."""
+
+    chapters: list[Entry]
+    interrupted: bool = False
+
+    def write(self) -> None:
+        path = paths.build() / "report.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, json.dumps(asdict(self), indent=1) + "\n")
+
+    def raise_for_failures(self) -> Report:
+        """Raise `EssayError` naming each failed chapter, its cell and its error."""
+        failed = [entry for entry in self.chapters if entry.status == "failed"]
+        if failed:
+            raise EssayError("\n".join(f"{entry.id} failed: {_where(entry)}" for entry in failed))
+        return self
+
+
+def read_report() -> Report:
+    """Return the last report; an empty one where there is none."""
+    try:
+        raw = json.loads((paths.build() / "report.json").read_text("utf-8"))
+        return Report([Entry(**entry) for entry in raw["chapters"]], raw["interrupted"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return Report([])
+
+
+def given(**parameters: Any) -> dict[str, Any]:
+    """Return the parameters that were given, those that are None left out."""
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def run(
+    ids: list[str] | None = None,
+    parameters: dict[str, Any] | None = None,
+    *,
+    jobs: int | None = None,
+    threads: int = 1,
+    force: bool = False,
+    executor: Executor | None = None,
+) -> Report:
+    """Bring these chapters up to date, or all of them, and return what became of each.
+
+    `parameters` are set in each chapter that declares them. Raises `EssayError` for an unknown
+    chapter; a chapter that fails is an entry of the report, and the others are run. The written
+    report keeps the entries of chapters that this run did not touch.
+    """
+    from filelock import FileLock
+
+    parameters = parameters or {}
+    if threads < 1 or (jobs is not None and jobs < 1):
+        raise EssayError("--jobs and --threads must be 1 or more.")
+    chosen = chapters(ids)
+    (paths.build() / "executed").mkdir(parents=True, exist_ok=True)
+    with FileLock(paths.build() / "executed" / ".lock"), Progress(len(chosen)) as progress:
+        entries: dict[str, Entry] = {}
+        waiting = []
+        for chapter in chosen:
+            planned = _plan(chapter, parameters, threads, force)
+            if isinstance(planned, Entry):
+                entries[chapter.id] = planned
+                progress.finished(planned.id, planned.status, planned.seconds, planned.peak_mb)
+            else:
+                waiting.append(planned)
+                progress.waiting(chapter.id, planned.reasons)
+        try:
+            for plan, outcome in _execute(waiting, jobs, executor, progress):
+                entry = _keep(plan, outcome)
+                entries[entry.id] = entry
+                progress.finished(entry.id, entry.status, entry.seconds, entry.peak_mb)
+        except KeyboardInterrupt:
+            _merge(entries, interrupted=True).write()
+            raise
+        _merge(entries, interrupted=False).write()
+    return Report([entries[chapter.id] for chapter in chosen])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A chapter that has to be run, and the key that its results will be kept under."""
+
+    chapter: Chapter
+    notebook: NotebookNode
+    job: worker.Job
+    key: dict[str, str]
+    expected_seconds: float
+    reasons: list[str]
+
+
+def _plan(chapter: Chapter, given: dict[str, Any], threads: int, force: bool) -> Plan | Entry:
+    """Return what to run; or the entry of a chapter that needs no run, or cannot be run."""
+    try:
+        notebook = read(chapter)
+        declared = defaults(notebook)
+        parameters = check_parameters(declared, given)
+    except EssayError as error:
+        failure = {"cell": None, "type": "EssayError", "message": str(error)}
+        return Entry(chapter.id, "failed", error=failure)
+    key = cache.key(notebook, parameters, threads)
+    record = _record(chapter)
+    if not force and record and record["key"] == key and _has_outputs(record):
+        import nbformat
+
+        kept = nbformat.read(chapter.executed, as_version=4)
+        _write(chapter.executed, nbformat.writes(_attach(notebook, kept)))
+        return replace(Entry(**record["entry"]), status="cached")
+    job = worker.Job(
+        id=chapter.id,
+        source=_work(chapter) / "source.ipynb",
+        executed=_work(chapter) / "executed.ipynb",
+        progress=_work(chapter) / "progress",
+        root=paths.root(),
+        parameters={n: v for n, v in parameters.items() if v != declared[n]},
+        threads=threads,
+    )
+    expected = record["entry"]["seconds"] if record else float("inf")
+    reasons = cache.changed(record["key"], key) if record else ["not run before"]
+    return Plan(chapter, notebook, job, key, expected, reasons or ["asked for"])
+
+
+def _execute(plans: list[Plan], jobs: int | None, executor: Executor | None, progress: Progress):
+    """Run the plans, the longest first, and yield (plan, outcome) as each ends."""
+    import nbformat
+
+    if not plans:
+        return
+    for plan in plans:
+        plan.job.source.parent.mkdir(parents=True, exist_ok=True)
+        source = nbformat.from_dict(plan.notebook)
+        del source.metadata["source_map"]
+        nbformat.write(source, plan.job.source)
+        plan.job.progress.unlink(missing_ok=True)
+    executor = executor or _local_processes(min(jobs or _cores(), len(plans)))
+    futures: dict[Future, Plan] = {}
+    try:
+        for plan in sorted(plans, key=lambda plan: -plan.expected_seconds):
+            futures[executor.submit(worker.execute, plan.job)] = plan
+        pending = set(futures)
+        while pending:
+            done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield futures[future], _outcome(future)
+            for future in pending:
+                progress.running(futures[future].job.id, futures[future].job.progress)
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    executor.shutdown()
+
+
+def _local_processes(count: int) -> ProcessPoolExecutor:
+    # A fresh process a chapter, so that no chapter sees another's memory or peak.
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(
+        count,
+        mp_context=spawn,
+        initializer=worker.leave_interrupts_to_parent,
+        max_tasks_per_child=1,
+    )
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def _outcome(future: Future) -> worker.Outcome:
+    """Return how a run ended, also where it ended outside the notebook."""
+    error = future.exception()
+    if error is None:
+        return future.result()
+    message = str(error)
+    if isinstance(error, BrokenExecutor):
+        message = f"the chapter's process was ended from outside; is there memory left? ({error})"
+    return worker.Outcome(0, 0, {"cell": None, "type": type(error).__name__, "message": message})
+
+
+def _keep(plan: Plan, outcome: worker.Outcome) -> Entry:
+    """Put a chapter's results in their place, with the key they answer to."""
+    import nbformat
+
+    chapter, job = plan.chapter, plan.job
+    entry = Entry(
+        id=chapter.id,
+        status="failed" if outcome.error else "ok",
+        seconds=round(outcome.seconds, 2),
+        peak_mb=round(outcome.peak_mb, 1),
+        parameters=check_parameters(defaults(plan.notebook), job.parameters),
+        threads=job.threads,
+        versions=cache.versions(),
+    )
+    failed = chapter.executed.with_suffix(".failed.ipynb")
+    if outcome.error:
+        if job.executed.is_file():
+            os.replace(job.executed, failed)
+        entry = replace(entry, error=outcome.error | _source_line(plan, outcome.error))
+    else:
+        notebook = _attach(plan.notebook, nbformat.read(job.executed, as_version=4))
+        entry = replace(entry, figures=figures(notebook))
+        _write(chapter.executed, nbformat.writes(notebook))
+        record = {"key": plan.key, "entry": asdict(entry)}
+        _write(chapter.record, json.dumps(record, indent=1) + "\n")
+        failed.unlink(missing_ok=True)
+    shutil.rmtree(_work(chapter), ignore_errors=True)
+    return entry
+
+
+def figures(notebook: NotebookNode) -> list[str]:
+    """Return the ids of the figures that an executed notebook shows, in order."""
+    return [
+        output.metadata[FIGURE]["id"]
+        for _, cell in code_cells(notebook)
+        for output in cell.outputs
+        if FIGURE in output.get("metadata", {})
+    ]
+
+
+def _attach(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
+    """Return the chapter as it reads now, with the outputs of its run.
+
+    The code cells are the same in both, but for the cell that papermill adds where parameters
+    differ from the chapter's own: that one is kept, so that the page shows what was run.
+    """
+    import nbformat
+
+    ran = iter([cell for _, cell in code_cells(executed)])
+    result = nbformat.from_dict(source)
+    cells, lines = [], []
+    for line, cell in zip(source.metadata.source_map, result.cells, strict=True):
+        cells.append(cell)
+        lines.append(line)
+        if cell.cell_type == "code":
+            done = next(ran)
+            cell.outputs, cell.execution_count = done.outputs, done.execution_count
+            if "parameters" in cell.metadata.get("tags", ()) and _has_injected(executed):
+                injected = next(ran)
+                injected.metadata.pop("papermill", None)
+                cells.append(injected)
+                lines.append(line)
+    result.cells, result.metadata["source_map"] = cells, lines
+    if "widgets" in executed.metadata:
+        result.metadata["widgets"] = executed.metadata.widgets
+    return result
+
+
+def _has_injected(notebook: NotebookNode) -> bool:
+    return any("injected-parameters" in cell.metadata.get("tags", ()) for cell in notebook.cells)
+
+
+def _record(chapter: Chapter) -> dict[str, Any] | None:
+    try:
+        record = json.loads(chapter.record.read_text("utf-8"))
+        return record if chapter.executed.is_file() and record["entry"]["id"] else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _has_outputs(record: dict[str, Any]) -> bool:
+    """Whether the figures that a run saved are still there."""
+    return all((paths.build() / "figures" / id).is_dir() for id in record["entry"]["figures"])
+
+
+def _merge(entries: dict[str, Entry], interrupted: bool) -> Report:
+    """Join this run's entries with those of chapters that it did not touch."""
+    known = {entry.id: entry for entry in read_report().chapters} | entries
+    order = [chapter.id for chapter in chapters()]
+    return Report([known[id] for id in order if id in known], interrupted)
+
+
+def _source_line(plan: Plan, error: dict[str, Any]) -> dict[str, Any]:
+    cells = code_cells(plan.notebook)
+    if error["cell"] is None or error["cell"] > len(cells):
+        return {}
+    return {"line": cells[error["cell"] - 1][0], "file": f"{plan.chapter.page}.md"}
+
+
+def _where(entry: Entry) -> str:
+    error = entry.error or {}
+    if error.get("cell") is None:
+        kind = error.get("type", "EssayError")
+        return error["message"] if kind == "EssayError" else f"{kind}: {error['message']}"
+    place = f"code cell {error['cell']}"
+    if "file" in error:
+        place += f" ({error['file']}, line {error['line']})"
+    return f"{place}: {error['type']}: {error['message']}"
+
+
+def _work(chapter: Chapter) -> Path:
+    return paths.build() / "executed" / ".running" / chapter.id
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all; leave one that would not change."""
+    if path.is_file() and path.read_text("utf-8") == text:
+        return
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
