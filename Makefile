@@ -32,4 +32,6 @@ clean:  ## Remove everything that can be made again, except .venv
 	    { echo "Python 3.11 or newer is needed: make book PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,train]'
+	# Only its schema of CITATION.cff is read; its own dependencies are too old for Jupyter Book.
+	$(BIN)/python -m pip install --quiet --no-deps cffconvert==2.0.0
 	touch $@
