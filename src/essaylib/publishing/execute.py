@@ -309,8 +309,8 @@ def _attach(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
                 cells.append(injected)
                 lines.append(line)
     result.cells, result.metadata["source_map"] = cells, lines
-    if "widgets" in executed.metadata:
-        result.metadata["widgets"] = executed.metadata.widgets
+    for name in {"language_info", "widgets"} & executed.metadata.keys():
+        result.metadata[name] = executed.metadata[name]
     return result
 
 

@@ -1,0 +1,80 @@
+"""What the site needs beyond Jupyter Book: formulas as MathML, and links to the Markdown source.
+
+Formulas become MathML when the site is built, which browsers set themselves, so that no page loads
+a script for them. Chapters are built from executed notebooks; their source, edit and download
+links lead to the Markdown that people write.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.writers.html5 import HTML5Translator
+
+SOURCES = "_sources"
+"""Folder of the staged Markdown of chapters, in the stage as in the site."""
+
+_logger = logging.getLogger(__name__)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
+    app.connect("html-page-context", _markdown_source)
+    app.connect("build-finished", _copy_sources)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _inline(translator: HTML5Translator, node: nodes.math) -> None:
+    translator.body.append(_mathml(node, as_block=False))
+    raise nodes.SkipNode
+
+
+def _block(translator: HTML5Translator, node: nodes.math_block) -> None:
+    translator.body.append(f'<div class="math">{_mathml(node, as_block=True)}')
+    if node.get("number"):
+        number = node["number"]
+        translator.body.append(f'<span class="eqno">({number})')
+        translator.add_permalink_ref(node, "Link to this equation")
+        translator.body.append("</span>")
+    translator.body.append("</div>\n")
+    raise nodes.SkipNode
+
+
+def _mathml(node: nodes.Element, as_block: bool) -> str:
+    tex = node.astext().strip()
+    try:
+        return tex2mathml(tex, as_block=as_block)
+    except MathError as error:
+        _logger.warning("formula not understood: %s: %s", tex, error, location=node)
+        return f"<code>{nodes.unescape(tex)}</code>"
+
+
+def _markdown_source(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    if _source(app, pagename).is_file():
+        context["page_source_suffix"] = ".md"
+        context["sourcename"] = f"{pagename}.md"
+        context["ipynb_source"] = f"{pagename}.ipynb"
+
+
+def _copy_sources(app: Sphinx, error: Exception | None) -> None:
+    """Put each chapter's Markdown and executed notebook where the download links lead."""
+    if error or app.builder.name != "html":
+        return
+    for page in app.env.found_docs:
+        if _source(app, page).is_file():
+            target = Path(app.outdir, SOURCES, f"{page}.md")
+            shutil.copyfile(_source(app, page), target)
+            shutil.copyfile(app.env.doc2path(page), target.with_suffix(".ipynb"))
+
+
+def _source(app: Sphinx, page: str) -> Path:
+    return Path(app.srcdir, SOURCES, f"{page}.md")
