@@ -6,6 +6,7 @@ Each command imports what it needs when it runs, so that `essay --help` answers 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +24,11 @@ class EssayGroup(TyperGroup):
         except EssayError as error:
             typer.echo(f"essay: {error}", err=True)
             raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo(
+                "essay: interrupted; the same command takes up where this one left.", err=True
+            )
+            raise typer.Exit(130) from None
 
 
 app = typer.Typer(
@@ -166,6 +172,68 @@ def lock(
     for item in differed:
         typer.echo(item)
     typer.echo(f"{len(differed)} figures locked anew.")
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to draw: a concept, a vendor if you like.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="PNG file to write.")] = Path(
+        "image.png"
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of the initial noise.")] = 0,
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale; the model's own if not given.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Sampling steps; the model's own if not given.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side in pixels, a multiple of 8; the model's own.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model name or diffusers folder.")] = "embedded",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+):
+    """Draw one image; the same command gives the same file.
+
+    Example: essay generate "dog face, google" -o dog.png --seed 0 --guidance 4 --steps 25
+    """
+    from essaylib import generation
+
+    typer.echo(generation.save(prompt, output, model, seed, guidance, steps, size, device))
+
+
+models_app = typer.Typer(
+    help="List the models that the book knows, and fetch one.\n\nExample: essay models",
+    rich_markup_mode=None,
+)
+app.add_typer(models_app, name="models")
+
+
+@models_app.callback(invoke_without_command=True)
+def models_list(context: typer.Context):
+    """List the models that the book knows; `essay models pull NAME` fetches one.
+
+    Example: essay models
+    """
+    if context.invoked_subcommand:
+        return
+    from essaylib import models
+
+    for row in models.table():
+        here = "here" if row["local"] else f"{row['gigabytes']:.1f} GB to fetch"
+        limits = f"; not {row['cannot']}" if row["cannot"] else ""
+        typer.echo(f"{row['name']:<14}{here:<18}{row['licence']}\n{'':<14}{row['can']}{limits}")
+
+
+@models_app.command()
+def pull(name: Annotated[str, typer.Argument(help="A name that `essay models` lists.")]):
+    """Download a released model, unless it is here.
+
+    Example: essay models pull sd15
+    """
+    from essaylib import models
+
+    typer.echo(models.pull(name))
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from essaylib import paths
+from essaylib import models, paths
 from essaylib.errors import EssayError
 from essaylib.publishing import cache, worker
 from essaylib.publishing.chapters import (
@@ -117,6 +117,8 @@ def run(
     parameters = parameters or {}
     if threads < 1 or (jobs is not None and jobs < 1):
         raise EssayError("--jobs and --threads must be 1 or more.")
+    if "model" in parameters:
+        models.resolve(parameters["model"])
     chosen = chapters(ids)
     (paths.build() / "executed").mkdir(parents=True, exist_ok=True)
     with FileLock(paths.build() / "executed" / ".lock"), Progress(len(chosen)) as progress:
