@@ -1,0 +1,262 @@
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import rcParams
+from matplotlib.colors import to_rgb
+
+from essaylib import plotting
+from essaylib.errors import EssayError
+
+# Machado, Oliveira and Fernandes 2009: complete deuteranopia, protanopia, tritanopia.
+COLOUR_BLINDNESS = {
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+    "none": np.eye(3),
+}
+TO_XYZ = np.array(
+    [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+)
+
+
+def linear(colour):
+    channels = np.array(to_rgb(colour))
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb):
+    xyz = TO_XYZ @ np.clip(rgb, 0, 1) / (0.95047, 1, 1.08883)
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+PAIRS = list(itertools.combinations(plotting.VENDOR_COLOURS.values(), 2))
+
+
+@pytest.mark.parametrize("kind", COLOUR_BLINDNESS)
+def test_vendors_differ_for_every_eye(kind):
+    matrix = np.array(COLOUR_BLINDNESS[kind])
+    distances = [
+        np.linalg.norm(lab(matrix @ linear(one)) - lab(matrix @ linear(other)))
+        for one, other in PAIRS
+    ]
+    assert min(distances) > 25
+
+
+def test_vendors_differ_in_greyscale_and_stand_out_from_the_paper():
+    grey = [abs(lab(linear(one))[0] - lab(linear(other))[0]) for one, other in PAIRS]
+    assert min(grey) > 10
+    for colour in plotting.VENDOR_COLOURS.values():
+        assert plotting.contrast(colour, plotting.PAPER) > 3
+
+
+@pytest.mark.parametrize("colour", [*plotting.VERDICT_COLOURS.values(), *plotting.SERIES_COLOURS])
+def test_text_on_a_colour_can_be_read(colour):
+    assert plotting.contrast(plotting._on(colour), colour) >= 4.5
+
+
+def test_contrast_of_black_on_white_is_twenty_one():
+    assert plotting.contrast("black", "white") == pytest.approx(21)
+
+
+def test_style_leaves_the_readers_settings_alone():
+    before = rcParams["axes.facecolor"]
+    with plotting.style():
+        assert rcParams["axes.facecolor"] == plotting.PAPER
+    assert rcParams["axes.facecolor"] == before
+
+
+def drawn(fig):
+    """The figure as pixels, as it would be saved."""
+    fig.canvas.draw()
+    return np.asarray(fig.canvas.buffer_rgba())[..., :3]
+
+
+def new_figure():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    fig = plotting.new_figure()
+    FigureCanvasAgg(fig)
+    return fig
+
+
+def test_image_grid_shows_every_pixel_unchanged():
+    images = np.random.default_rng(0).integers(0, 256, (6, 20, 30, 3), dtype=np.uint8)
+    with plotting.style():
+        fig = new_figure()
+        plotting.image_grid(
+            fig, images, columns=3, row_labels=["one", "two"], column_labels=list("abc"), scale=2
+        )
+        page = drawn(fig)
+    expected = images.repeat(2, 1).repeat(2, 2)
+    for image in expected:
+        starts = np.argwhere((page[:-39, :-59] == image[0, 0]).all(-1))
+        assert any(np.array_equal(page[y : y + 40, x : x + 60], image) for y, x in starts), (
+            "an image was resampled"
+        )
+
+
+def test_image_grid_fills_the_column_in_whole_pixels():
+    images = np.zeros((4, 128, 128, 3), np.uint8)
+    with plotting.style():
+        fig = new_figure()
+        axes = plotting.image_grid(fig, images, labels=["grinning face with big eyes"] * 4)
+    width, height = fig.get_size_inches() * plotting.DPI
+    assert width == pytest.approx(round(width)) and width <= plotting.WIDTH * plotting.DPI
+    box = axes[0].get_position()
+    assert (box.width * width, box.height * height) == (pytest.approx(256), pytest.approx(256))
+
+
+def test_image_grid_takes_rows_of_different_length_and_empty_places():
+    image = np.zeros((8, 8, 3), np.uint8)
+    with plotting.style():
+        fig = new_figure()
+        axes = plotting.image_grid(fig, [[image, None, image], [image]])
+    assert [bool(ax.images) for ax in axes] == [True, False, True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("images", "settings", "cure"),
+    [
+        ([], {}, "at least one image"),
+        ([None], {}, "no image"),
+        ([np.zeros((8, 8, 3), np.uint8), np.zeros((9, 8, 3), np.uint8)], {}, "one size"),
+        ([np.zeros((8, 8, 3), np.uint8)], {"labels": ["a", "b"]}, "labels has 2 entries for 1"),
+        ([np.zeros((8, 8, 2), np.uint8)], {}, "Not an image"),
+    ],
+)
+def test_image_grid_refuses_what_it_cannot_show(images, settings, cure):
+    with plotting.style(), pytest.raises(EssayError, match=cure):
+        plotting.image_grid(plotting.new_figure(), images, **settings)
+
+
+def test_transparency_is_set_on_white_and_floats_are_scaled():
+    rgba = np.zeros((1, 2, 4), np.uint8)
+    rgba[0, 1] = (10, 20, 30, 255)
+    assert plotting.to_uint8(rgba).tolist() == [[[255, 255, 255], [10, 20, 30]]]
+    assert plotting.to_uint8(np.full((1, 1), 0.5)).tolist() == [[[128, 128, 128]]]
+
+
+def test_heat_keeps_the_resolution_of_the_map_visible():
+    maps = np.array([[[0.0, 1.0], [2.0, 4.0]]])
+    found = plotting.heat(maps, 8)
+    assert found.shape == (1, 8, 8, 3)
+    assert len(np.unique(found[0].reshape(-1, 3), axis=0)) == 4
+    with pytest.raises(EssayError, match="ask more"):
+        plotting.heat(np.zeros((1, 16, 16)), 8)
+
+
+SWEEP = pd.DataFrame(
+    {
+        "w": [1.0, 4.0, 8.0] * 2,
+        "x": [0.2, 0.5, 0.7, 0.1, 0.4, 0.6],
+        "y": [0.3, 0.4, 0.6, 0.3, 0.3, 0.4],
+        "vendor": ["google"] * 3 + ["twitter"] * 3,
+    }
+)
+SWEEP = SWEEP.assign(y_low=SWEEP.y - 0.05, y_high=SWEEP.y + 0.05)
+
+
+def words(ax):
+    return {text.get_text() for text in ax.texts}
+
+
+def colours(ax):
+    return {line.get_color() for line in ax.lines}
+
+
+def test_curves_are_named_where_they_end_and_keep_the_vendors_colours():
+    with plotting.style():
+        ax = plotting.curves_with_bands(new_figure(), SWEEP, "w", "y", group="vendor")
+        plotting.null_band(ax, 0.25, label="chance")
+    assert {"google", "twitter", "chance"} <= words(ax)
+    assert {plotting.VENDOR_COLOURS["google"], plotting.NULL} <= colours(ax)
+    assert len(ax.collections) == 2, "a band for each curve"
+    assert ax.get_title() == ""
+
+
+def test_names_of_curves_that_end_together_are_moved_apart():
+    close = SWEEP.assign(y=0.3, y_low=0.2, y_high=0.4)
+    with plotting.style():
+        ax = plotting.curves_with_bands(new_figure(), close, "w", "y", group="vendor")
+    heights = [text.xy[1] for text in ax.texts]
+    assert abs(heights[0] - heights[1]) > 0.01
+
+
+def test_frontier_writes_the_setting_at_each_point():
+    with plotting.style():
+        ax = plotting.frontier(new_figure(), SWEEP[:3], "x", "y", label="w", xlabel="adherence")
+    assert {"1", "4", "8"} <= words(ax)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("adherence", "y")
+
+
+def test_intervals_read_from_top_to_bottom():
+    table = pd.DataFrame({"language": ["English", "Hindi"], "premium": [1.0, 2.4]})
+    table = table.assign(premium_low=[0.9, 2.0], premium_high=[1.1, 3.0])
+    with plotting.style():
+        ax = plotting.intervals(new_figure(), table, "premium", "language")
+        plotting.null_band(ax, 1, axis="x", label="as English")
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["English", "Hindi"]
+    assert ax.yaxis_inverted()
+    bars = ax.containers[0].lines[2][0].get_segments()
+    assert bars[1][:, 0].tolist() == pytest.approx([2.0, 3.0])
+
+
+def test_shares_fill_the_bar():
+    table = pd.DataFrame({"w": ["1", "8"], "prompt": [0.3, 0.7], "seed": [0.7, 0.3]})
+    with plotting.style():
+        ax = plotting.shares(new_figure(), table, "w", ["prompt", "seed"])
+    ends = [bar.get_x() + bar.get_width() for bar in ax.patches]
+    assert max(ends) == pytest.approx(1)
+    assert "prompt\n30%" in words(ax)
+
+
+def test_histograms_share_bins_and_sum_to_one():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"d": rng.normal(size=300), "kind": ["a"] * 100 + ["b"] * 200})
+    with plotting.style():
+        ax = plotting.histograms(new_figure(), table, "d", "kind", bins=12)
+    outlines = [patch.get_data() for patch in ax.patches]
+    assert np.array_equal(outlines[0].edges, outlines[-1].edges)
+    assert outlines[0].values.sum() == pytest.approx(1)
+    assert {"a", "b"} <= words(ax)
+
+
+def test_matrix_writes_numbers_words_and_gaps():
+    numbers = pd.DataFrame([[0.25, np.nan]], index=["concept"], columns=["pixel", "latent"])
+    verdicts = pd.DataFrame([["supported", "mixed"]], index=["claim"], columns=["a", "b"])
+    with plotting.style():
+        assert words(plotting.matrix(new_figure(), numbers)) == {"0.25", "–"}
+        ax = plotting.matrix(new_figure(), verdicts)
+    assert words(ax) == {"supported", "mixed"}
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["a", "b"]
+
+
+def test_scatter_shows_the_images_of_its_ends():
+    images = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    table = pd.DataFrame({"x": np.linspace(1, 0, 10), "y": range(10), "name": list("abcdefghij")})
+    with plotting.style():
+        fig = new_figure()
+        plotting.scatter_with_extremes(fig, table, "x", "y", images, label="name", count=2)
+    shown = [int(ax.images[0].get_array()[0, 0, 0]) for ax in fig.axes if ax.images]
+    assert shown == [9, 8, 1, 0]
+    with plotting.style(), pytest.raises(EssayError, match="one image a row"):
+        plotting.scatter_with_extremes(new_figure(), table, "x", "y", images[:3])
