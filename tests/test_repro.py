@@ -178,11 +178,7 @@ def test_provenance_is_plain_json_with_versions_model_and_parameters(pipe):
 
 
 def test_provenance_outside_of_git_and_without_corpus_says_so(sandbox):
-    source.git.cache_clear()
-    try:
-        found = repro.provenance(model="nobody")
-    finally:
-        source.git.cache_clear()
+    found = repro.provenance(model="nobody")
     assert found["git"] is None
     assert found["corpus"] is None
     assert found["model"] == {"name": "nobody"}
@@ -198,12 +194,9 @@ def test_git_tells_a_clean_tree_from_a_changed_one(sandbox):
     git("init", "-q")
     git("add", ".")
     git("commit", "-q", "-m", "Begin")
-    source.git.cache_clear()
     assert source.git()["clean"] is True
     (sandbox / "new.txt").write_text("x")
-    source.git.cache_clear()
     found = source.git()
-    source.git.cache_clear()
     assert (found["clean"], len(found["commit"])) == (False, 40)
 
 

@@ -68,7 +68,6 @@ def machine() -> dict[str, Any]:
     return found
 
 
-@lru_cache(maxsize=1)
 def git() -> dict[str, Any] | None:
     """The commit of the book and whether its files are as committed; None outside of git."""
     commit = _git("rev-parse", "HEAD")
