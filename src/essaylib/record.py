@@ -52,12 +52,13 @@ class Maps:
     """Cross-attention of one layer: `values` float16 (S, B, H or 1, h_l, w_l, N).
 
     Over the last axis each pixel's shares sum to one. `place` is "down", "mid" or "up"; `branch`
-    is "text" or "uncond".
+    is "text" or "uncond"; `heads` is what the layer has, of which `values` may hold the mean.
     """
 
     layer: str
     place: str
     branch: str
+    heads: int
     values: torch.Tensor
 
     @property
@@ -124,8 +125,8 @@ class Trace:
         Raises `EssayError` where the prompt does not have it, or the tokenizer cut it off.
         """
         wanted = "".join(text.casefold().split())
-        words = self._words(image)
-        tokens = self.tokens[image]
+        self.require_tokens()
+        words, tokens = self.words[image], self.tokens[image]
         hits = {i for span in _occurrences(words, wanted) for i in span}
         at = [p for p, t in enumerate(tokens) if t.word in hits and not t.truncated]
         if at:
@@ -170,7 +171,9 @@ class Trace:
         text = {
             "tokens": [[asdict(token) for token in tokens] for tokens in self.tokens],
             "words": self.words,
-            "layers": [[m.layer, m.place, m.branch] for m in self.cross_attention.values()],
+            "layers": [
+                [m.layer, m.place, m.branch, m.heads] for m in self.cross_attention.values()
+            ],
             "spans": [asdict(span) for span in self.spans],
             "reductions": self.reductions,
             "provenance": self.provenance,
@@ -194,8 +197,8 @@ class Trace:
             raise EssayError(f"Cannot read a trace from {path}: {error}.") from error
         image = tensors.pop("image", None)
         maps = {
-            layer: Maps(layer, place, branch, tensors.pop(f"cross_attention/{layer}"))
-            for layer, place, branch in text["layers"]
+            layer: Maps(layer, place, branch, heads, tensors.pop(f"cross_attention/{layer}"))
+            for layer, place, branch, heads in text["layers"]
         }
         return cls(
             tokens=[[Token(**token) for token in tokens] for tokens in text["tokens"]],
@@ -228,13 +231,13 @@ class Trace:
         lines += [f"  reduced    {reduction}" for reduction in self.reductions]
         return "\n".join(lines)
 
-    def _words(self, image: int) -> list[str]:
+    def require_tokens(self) -> None:
+        """Raise `EssayError` where the prompt's text is not known."""
         if not self.tokens:
             raise EssayError(
                 "The prompt is not known, because the pipeline was given embeddings: pass text "
                 "to look words up."
             )
-        return self.words[image]
 
 
 def tokens_of(tokenizer: Any, ids: Sequence[int], prompt: str | None) -> list[Token]:

@@ -285,7 +285,8 @@ class _Recorder:
                 "ran without guidance: use diffusers' default processors, and branch='text'."
             )
         place = layer.partition("_")[0]
-        return Maps(layer, place, self.capture.branch, series.buffer[: self.calls])
+        heads = self.layers[layer].heads
+        return Maps(layer, place, self.capture.branch, heads, series.buffer[: self.calls])
 
 
 class _AttentionTap:
