@@ -124,15 +124,8 @@ class Trace:
 
         Raises `EssayError` where the prompt does not have it, or the tokenizer cut it off.
         """
-        wanted = "".join(text.casefold().split())
         self.require_tokens()
-        words, tokens = self.words[image], self.tokens[image]
-        hits = {i for span in _occurrences(words, wanted) for i in span}
-        at = [p for p, t in enumerate(tokens) if t.word in hits and not t.truncated]
-        if at:
-            return at
-        cut = " (the tokenizer cut the prompt before it)" if hits else ""
-        raise EssayError(f"The prompt has no {text!r}{cut}. Its words: {', '.join(words)}.")
+        return find(text, self.tokens[image], self.words[image])
 
     def attention(
         self,
@@ -270,6 +263,17 @@ def words_of(tokenizer: Any, tokens: Sequence[Token]) -> list[str]:
         if token.word is not None:
             pieces.setdefault(token.word, []).append(token.id)
     return [tokenizer.decode(ids).strip() for ids in pieces.values()]
+
+
+def find(text: str, tokens: Sequence[Token], words: Sequence[str]) -> list[int]:
+    """Positions of a word or phrase, every time that it occurs; see `Trace.positions`."""
+    wanted = "".join(text.casefold().split())
+    hits = {index for run in _occurrences(words, wanted) for index in run}
+    at = [p for p, token in enumerate(tokens) if token.word in hits and not token.truncated]
+    if at:
+        return at
+    cut = " (the tokenizer cut the prompt before it)" if hits else ""
+    raise EssayError(f"The prompt has no {text!r}{cut}. Its words: {', '.join(words)}.")
 
 
 def _special(tokenizer: Any, token: int, position: int, ended: bool) -> str | None:

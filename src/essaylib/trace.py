@@ -271,7 +271,7 @@ class _Recorder:
             self.pipe,
             **self.prompts,
             seed=self.seed,
-            steps=calls,
+            steps=self.pipe.scheduler.num_inference_steps,
             initial_noise_sha256=hashlib.sha256(record.latents[0].numpy().tobytes()).hexdigest(),
         )
 

@@ -1,0 +1,153 @@
+"""Change one thing in a generation, and leave the rest: the causes that maps only suggest.
+
+    with ablate_tokens(pipe, "dog face, google", ["google"]):
+        pipe("dog face, google", latents=noise)
+
+    pipe(prompt, callback_on_step_end=edit_latents(step=5, edit=lambda x: x.flip(-1)))
+
+Compare with the same call on the same noise without the intervention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from essaylib import models, repro
+from essaylib.errors import EssayError
+from essaylib.record import find, tokens_of, words_of
+from essaylib.trace import cross_attention_layers
+
+
+@contextmanager
+def scale_tokens(
+    pipe: Any, prompt: str | Sequence[str], scales: Mapping[str, float]
+) -> Iterator[None]:
+    """Multiply the attention that words receive, in every layer and step, and renormalise.
+
+    `scales` maps words or phrases of the prompt to factors from 0 (no attention at all) up; 1
+    changes nothing. Each pixel's shares still sum to one. The unconditional branch is left alone.
+    `prompt` must be what the pipeline is then called with. The words' meaning has already spread
+    to later tokens in the text encoder: what is scaled is this token's say, not the word's.
+    """
+    models.require_unet(pipe, "token scaling")
+    if any(not 0 <= scale < float("inf") for scale in scales.values()):
+        raise EssayError(f"Scales must be finite and at least 0: {dict(scales)}.")
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    bias = torch.stack([_bias(pipe, text, scales) for text in prompts])
+
+    def weigh(layer: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        images = len(hidden) // (2 if pipe.do_classifier_free_guidance else 1)
+        added = hidden.new_zeros(len(hidden), 1, bias.shape[-1])
+        added[-images:, 0] = bias.to(hidden).repeat_interleave(images // len(bias), 0)
+        mask = kwargs.get("attention_mask")
+        return args, kwargs | {"attention_mask": added if mask is None else mask + added}
+
+    with ExitStack() as hooks:
+        for layer in cross_attention_layers(pipe.unet).values():
+            hooks.callback(layer.register_forward_pre_hook(weigh, with_kwargs=True).remove)
+        yield
+
+
+def ablate_tokens(pipe: Any, prompt: str | Sequence[str], words: Sequence[str]):
+    """Take all attention from words, as `scale_tokens` with factor 0: a context manager."""
+    return scale_tokens(pipe, prompt, dict.fromkeys(words, 0.0))
+
+
+def swap_seed(
+    pipe: Any,
+    seed: int,
+    other: int,
+    box: tuple[int, int, int, int] | None = None,
+    height: int | None = None,
+    width: int | None = None,
+) -> torch.Tensor:
+    """Initial noise of `seed` with that of `other` inside `box`: (1, C, h, w) float32, CPU.
+
+    `box` is (top, left, bottom, right) in pixels; None is the whole image. Pass the result as
+    `latents=` to the pipeline.
+    """
+    own, foreign = repro.latents(pipe, [seed, other], height, width).split(1)
+    factor = pipe.vae_scale_factor
+    rows, columns = own.shape[-2:]
+    top, left, bottom, right = box or (0, 0, rows * factor, columns * factor)
+    if not (0 <= top < bottom <= rows * factor and 0 <= left < right <= columns * factor):
+        raise EssayError(
+            f"The box {box} is empty or not within {rows * factor}×{columns * factor} pixels: "
+            "give (top, left, bottom, right)."
+        )
+    inside = (
+        slice(top // factor, -(-bottom // factor)),
+        slice(left // factor, -(-right // factor)),
+    )
+    swapped = own.clone()
+    swapped[..., inside[0], inside[1]] = foreign[..., inside[0], inside[1]]
+    return swapped
+
+
+def edit_latents(step: int, edit: Callable[[torch.Tensor], torch.Tensor]) -> Callable:
+    """A `callback_on_step_end` that puts `edit(latents)` in place of the latents after one step.
+
+    `step` counts from 0; latents are (B, C, h, w). Raises `EssayError` where `edit` changes their
+    shape.
+    """
+
+    def callback(_: Any, at: int, __: Any, given: dict[str, torch.Tensor]) -> dict:
+        if at != step:
+            return given
+        edited = edit(given["latents"])
+        if edited.shape != given["latents"].shape:
+            raise EssayError(
+                f"The edit turned latents of shape {tuple(given['latents'].shape)} into "
+                f"{tuple(edited.shape)}: return the same shape."
+            )
+        return given | {"latents": edited}
+
+    return callback
+
+
+@torch.no_grad()
+def autoencoder_rounds(
+    pipe: Any, images: np.ndarray, rounds: int, batch_size: int = 16
+) -> np.ndarray:
+    """Encode and decode images again and again: uint8 (n, H, W, 3) to (rounds + 1, n, H, W, 3).
+
+    Index 0 holds the originals. Takes the mean of the encoder's distribution, and rounds to whole
+    pixel values each time, as a picture that is saved and passed on.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise EssayError(f"images must be uint8 (n, H, W, 3), not {images.dtype} {images.shape}.")
+    if rounds < 0:
+        raise EssayError(f"rounds must be 0 or more, not {rounds}.")
+    passed = [images]
+    for _ in range(rounds):
+        batches = np.split(passed[-1], range(batch_size, len(images), batch_size))
+        passed.append(np.concatenate([_round_trip(pipe, batch) for batch in batches]))
+    return np.stack(passed)
+
+
+def _round_trip(pipe: Any, images: np.ndarray) -> np.ndarray:
+    vae = pipe.vae
+    pixels = torch.from_numpy(images).to(vae.device).permute(0, 3, 1, 2).to(vae.dtype)
+    decoded = vae.decode(vae.encode(pixels / 127.5 - 1).latent_dist.mode()).sample
+    whole = ((decoded.float() + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8)
+    return whole.permute(0, 2, 3, 1).numpy()
+
+
+def _bias(pipe: Any, prompt: str, scales: Mapping[str, float]) -> torch.Tensor:
+    """What to add to a prompt's attention logits, (T,): the logarithm of each token's factor."""
+    words = getattr(pipe, "tokenizer", None) or pipe.tokenizer_2
+    length = words.model_max_length
+    ids = words(prompt, padding="max_length", max_length=length, truncation=True).input_ids
+    tokens = tokens_of(words, ids, prompt)
+    names = words_of(words, tokens)
+    factors = torch.ones(len(ids))
+    for text, scale in scales.items():
+        factors[find(text, tokens, names)] = scale
+    return factors.log()
