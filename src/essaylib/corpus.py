@@ -49,7 +49,8 @@ class Corpus:
 
     def __repr__(self) -> str:
         vendors = ", ".join(f"{v} {n:,}" for v, n in self.table.vendor.value_counts().items())
-        return f"Corpus({len(self):,} drawings of {self.table.concept.nunique():,} concepts: {vendors})"
+        concepts = self.table.concept.nunique()
+        return f"Corpus({len(self):,} drawings of {concepts:,} concepts: {vendors})"
 
     @cached_property
     def sha256(self) -> str:
@@ -95,7 +96,9 @@ class Corpus:
         `size` must divide 128; smaller sizes are the mean over blocks of pixels.
         """
         if size < 1 or SIZE % size:
-            raise EssayError(f"size {size} does not divide {SIZE}: use 128, 64, 32, 16, 8, 4, 2 or 1.")
+            raise EssayError(
+                f"size {size} does not divide {SIZE}: use 128, 64, 32, 16 or 8."
+            )
         rgba = self.rgba(rows).astype(np.float32)
         alpha = rgba[..., 3:] / 255
         white = rgba[..., :3] * alpha + 255 * (1 - alpha)

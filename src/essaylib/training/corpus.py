@@ -31,7 +31,7 @@ SEED = 2606_19151
 SHARE = 0.04
 """Share of the eligible pairs in `held_out`, and again in `validation`."""
 NEAR = 0.02
-"""Root mean squared difference at 16 × 16, in [0, 1], below which two drawings are near-duplicates."""
+"""Root mean squared difference at 16 × 16, in [0, 1], below which two drawings are near-copies."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,183 @@
+"""The judge: a small network that names the concept and the vendor of a picture.
+
+Adherence and concentration must not be scored by the CLIP that conditions the model, so they are
+scored by this one. It learnt from pixels alone: training drawings, their autoencoder round trips,
+blur and noise; never from CLIP features, never from generated images. It may say *unsure*.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from essaylib import paths
+from essaylib.corpus import VENDORS
+from essaylib.errors import EssayError
+
+SIDE = 64
+"""Width and height of a picture as the judge sees it, in pixels."""
+UNSURE = -1
+
+
+class Block(nn.Module):
+    """A residual block of two 3 × 3 convolutions; the first may halve the picture."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+        self.two = nn.Conv2d(after, after, 3, 1, 1, bias=False)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(after), nn.BatchNorm2d(after)])
+        self.skip = nn.Conv2d(before, after, 1, stride, bias=False) if before != after else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.norms[0](self.one(x)))
+        y = self.norms[1](self.two(y))
+        return torch.relu(y + (self.skip(x) if self.skip is not None else x))
+
+
+class Network(nn.Module):
+    """A residual network with two heads: (n, 3, 64, 64) in [-1, 1] to concept and vendor logits."""
+
+    def __init__(self, concepts: int, vendors: int, widths=(32, 64, 128, 256)) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
+        )
+        sizes = zip((widths[0], *widths), widths, strict=False)
+        self.blocks = nn.Sequential(*(Block(a, b, 2 if a != b else 1) for a, b in sizes))
+        self.drop = nn.Dropout(0.2)
+        self.concept = nn.Linear(widths[-1], concepts)
+        self.vendor = nn.Linear(widths[-1], vendors)
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.drop(self.blocks(self.stem(pixels)).mean(dim=(2, 3)))
+        return self.concept(features), self.vendor(features)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the judge says of n pictures.
+
+    `concept` and `vendor` are indices (n,), `UNSURE` where the judge will not say; `best_concept`
+    and `best_vendor` are its first guesses whether it is sure or not. Probabilities are (n, k).
+    """
+
+    concept: np.ndarray
+    vendor: np.ndarray
+    best_concept: np.ndarray
+    best_vendor: np.ndarray
+    concept_probs: np.ndarray
+    vendor_probs: np.ndarray
+
+
+class Judge:
+    """A trained judge: call it with pictures."""
+
+    def __init__(self, network: Network, settings: dict) -> None:
+        self.network = network.eval()
+        self.concepts: list[str] = settings["concepts"]
+        self.vendors: tuple[str, ...] = tuple(settings["vendors"])
+        self.temperature: dict[str, float] = settings["temperature"]
+        self.threshold: dict[str, float] = settings["threshold"]
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> Judge:
+        """Load the judge from a folder of `judge.safetensors` and `judge.json`.
+
+        Raises `EssayError` where a file is missing or damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        folder = Path(path or paths.models() / "judge")
+        cure = "Restore it with `git checkout -- models/judge`, or train it: `essay train judge`."
+        try:
+            settings = json.loads((folder / "judge.json").read_text())
+            network = Network(len(settings["concepts"]), len(settings["vendors"]))
+            network.load_state_dict(load_file(folder / "judge.safetensors"), strict=False)
+        except FileNotFoundError as error:
+            raise EssayError(f"The judge is incomplete: no {error.filename}. {cure}") from error
+        except (SafetensorError, json.JSONDecodeError, RuntimeError, KeyError) as error:
+            raise EssayError(f"The judge in {folder} is damaged ({error}). {cure}") from error
+        return cls(network.float(), settings)
+
+    def save(self, folder: Path) -> None:
+        """Write `judge.safetensors` (fp16) and `judge.json`."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {k: v.half() if v.is_floating_point() else v for k, v in self._state()}
+        save_file(state, folder / "judge.safetensors")
+        settings = {
+            "vendors": list(self.vendors),
+            "temperature": self.temperature,
+            "threshold": self.threshold,
+            "concepts": self.concepts,
+        }
+        (folder / "judge.json").write_text(
+            json.dumps(settings, indent=1, ensure_ascii=False) + "\n"
+        )
+
+    def _state(self):
+        return sorted(self.network.state_dict().items())
+
+    @torch.inference_mode()
+    def logits(self, images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return uncalibrated logits of uint8 pictures (n, h, w, 3), h = w a multiple of 64."""
+        batches = torch.from_numpy(np.ascontiguousarray(images)).split(256)
+        pairs = [self.network(prepare(batch)) for batch in batches]
+        return torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
+
+    def __call__(self, images: np.ndarray) -> Judgement:
+        """Judge uint8 pictures (n, h, w, 3), h = w a multiple of 64 (they are averaged down)."""
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+            raise EssayError(
+                f"The judge takes uint8 pictures (n, h, w, 3), not {images.dtype} {images.shape}: "
+                "make them with np.stack([np.asarray(image.convert('RGB')) for image in images])."
+            )
+        if images.shape[1] != images.shape[2] or images.shape[1] % SIDE:
+            raise EssayError(
+                f"The judge takes square pictures whose side is a multiple of {SIDE}, not "
+                f"{images.shape[1]} × {images.shape[2]}: resize them first."
+            )
+        concept, vendor = self.logits(images)
+        concept = (concept / self.temperature["concept"]).softmax(1).numpy()
+        vendor = (vendor / self.temperature["vendor"]).softmax(1).numpy()
+        return Judgement(
+            concept=decide(concept, self.threshold["concept"]),
+            vendor=decide(vendor, self.threshold["vendor"]),
+            best_concept=concept.argmax(1),
+            best_vendor=vendor.argmax(1),
+            concept_probs=concept,
+            vendor_probs=vendor,
+        )
+
+
+def decide(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the likeliest class of each row, or `UNSURE` where it falls below the threshold."""
+    best = probabilities.argmax(1)
+    return np.where(probabilities.max(1) >= threshold, best, UNSURE)
+
+
+def prepare(images: torch.Tensor) -> torch.Tensor:
+    """Return uint8 (n, h, w, 3) as float (n, 3, 64, 64) in [-1, 1], averaged over blocks."""
+    pixels = images.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return nn.functional.avg_pool2d(pixels, pixels.shape[-1] // SIDE)
+
+
+def untrained() -> Judge:
+    """Return a judge that has learnt nothing: the floor of every score."""
+    from essaylib import corpus
+
+    torch.manual_seed(0)
+    concepts = list(dict.fromkeys(corpus.load().table.concept))
+    one = {"concept": 1.0, "vendor": 1.0}
+    zero = {"concept": 0.0, "vendor": 0.0}
+    settings = {"concepts": concepts, "vendors": VENDORS, "temperature": one, "threshold": zero}
+    return Judge(Network(len(concepts), len(VENDORS)), settings)

@@ -1,0 +1,140 @@
+"""Train the autoencoder: 128 × 128 × 3 pixels to 16 × 16 × 4 latents and back.
+
+The loss is what a viewer would object to: wrong values (L1 and squared), wrong edges (L1 of image
+gradients), wrong flat colours (L1 of 8 × 8 means, because large areas drift in hue otherwise), and
+a very small Kullback-Leibler term, as in Rombach et al. (2022), without an adversary.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+
+from essaylib import corpus
+from essaylib.training.loop import Schedule, Stage, train
+
+SCHEDULE = Schedule(steps=3000, lr=1.5e-3, batch=16, minutes=None, ema=0.998)
+
+
+def build() -> AutoencoderKL:
+    """Return an untrained autoencoder of 3.3 million parameters, factor 8."""
+    return AutoencoderKL(
+        block_out_channels=(32, 64, 96, 128),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=16,
+        mid_block_add_attention=False,
+        sample_size=128,
+        scaling_factor=1.0,
+    )
+
+
+def run(
+    schedule: Schedule = SCHEDULE, folder: Path = Path("checkpoints"), start: Path | None = None
+) -> AutoencoderKL:
+    """Train on `train` drawings, normalise the latents, return the model.
+
+    `start` is a folder of committed weights to go on from.
+    """
+    vae = AutoencoderKL.from_pretrained(start) if start else build()
+    vae.to(schedule.device, memory_format=torch.channels_last)
+    data = corpus.load()
+    images = torch.from_numpy(data.where(split="train").rgb())
+    unseen = to_signed(torch.from_numpy(data.where(split="validation").rgb()[:64]))
+    rng = np.random.default_rng(schedule.seed)
+
+    def loss(step: int, progress: float):
+        whole = progress > 0.85 or rng.random() < 0.1
+        pixels = crops(images, rng, schedule.batch, 128 if whole else 64).to(schedule.device)
+        posterior = vae.encode(pixels).latent_dist
+        decoded = vae.decode(posterior.sample()).sample
+        parts = {
+            "l1": F.l1_loss(decoded, pixels),
+            "mse": F.mse_loss(decoded, pixels),
+            "edges": edges(decoded, pixels),
+            "flat": F.l1_loss(F.avg_pool2d(decoded, 8), F.avg_pool2d(pixels, 8)),
+            "kl": posterior.kl().mean() / posterior.mean[0].numel(),
+        }
+        weights = {"l1": 1.0, "mse": 1.0, "edges": 0.5, "flat": 1.0, "kl": 1e-4}
+        return sum(weights[k] * v for k, v in parts.items()), parts
+
+    def validate() -> dict:
+        with torch.no_grad():
+            return {"psnr": psnr(round_trip(vae, unseen.to(schedule.device)), unseen)}
+
+    train(Stage("autoencoder", vae, loss, folder, validate), schedule)
+    normalise(vae, data)
+    return vae
+
+
+def crops(images: torch.Tensor, rng, n: int, side: int) -> torch.Tensor:
+    """Return n random crops in [-1, 1], mirrored half the time, channels shuffled a third.
+
+    Shuffled channels teach that any flat colour can occur. Crops that are all white are drawn
+    again once: there is little to learn from paper. Whole drawings count four crops.
+    """
+    n = max(1, n * 64 * 64 // (side * side))
+    out = []
+    for _ in range(n):
+        for _ in range(2):
+            image = images[rng.integers(len(images))]
+            y, x = rng.integers(0, images.shape[1] - side + 1, 2)
+            crop = image[y : y + side, x : x + side]
+            if (crop < 250).float().mean() > 0.1:
+                break
+        if rng.random() < 0.5:
+            crop = crop.flip(1)
+        if rng.random() < 1 / 3:
+            crop = crop[..., torch.from_numpy(rng.permutation(3))]
+        out.append(crop)
+    return to_signed(torch.stack(out))
+
+
+def to_signed(images: torch.Tensor) -> torch.Tensor:
+    """Return uint8 (n, h, w, 3) as float (n, 3, h, w) in [-1, 1], channels last in memory."""
+    signed = images.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return signed.contiguous(memory_format=torch.channels_last)
+
+
+def edges(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return the L1 distance of horizontal and vertical differences."""
+    return F.l1_loss(a.diff(dim=-1), b.diff(dim=-1)) + F.l1_loss(a.diff(dim=-2), b.diff(dim=-2))
+
+
+@torch.no_grad()
+def round_trip(vae: AutoencoderKL, pixels: torch.Tensor) -> torch.Tensor:
+    """Encode to the posterior mean and decode, in batches of 16; values clipped to [-1, 1]."""
+    out = [vae.decode(vae.encode(p).latent_dist.mode()).sample for p in pixels.split(16)]
+    return torch.cat(out).clamp(-1, 1).cpu()
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the mean peak signal-to-noise ratio over images in [-1, 1], in decibels."""
+    error = ((a - b) / 2).pow(2).mean(dim=(1, 2, 3)).clamp_min(1e-10)
+    return (-10 * error.log10()).mean().item()
+
+
+@torch.no_grad()
+def normalise(vae: AutoencoderKL, data: corpus.Corpus) -> None:
+    """Fold each latent channel's mean and spread into the 1 × 1 convolutions.
+
+    Afterwards the latents of the training drawings have mean 0 and standard deviation 1 in every
+    channel, `scaling_factor` is 1, and a user needs to know nothing else.
+    """
+    pixels = to_signed(torch.from_numpy(data.where(split="train").rgb()))
+    device = next(vae.parameters()).device
+    latents = torch.cat([vae.encode(p.to(device)).latent_dist.mode() for p in pixels.split(32)])
+    mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    quant, post = vae.quant_conv, vae.post_quant_conv
+    # Posterior log-variances shrink with their means, by the square of the spread.
+    quant.weight[:4] /= std[:, None, None, None]
+    quant.bias[:4] = (quant.bias[:4] - mean) / std
+    quant.bias[4:] -= 2 * std.log()
+    post.bias += (post.weight[:, :, 0, 0] * mean).sum(1)
+    post.weight *= std[None, :, None, None]

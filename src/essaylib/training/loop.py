@@ -1,0 +1,209 @@
+"""The one training loop: schedule, averaged weights, log, checkpoints.
+
+A stage gives its modules and a function that returns the loss of one step; everything that the
+stages share is here. Training is deterministic given the seed and the number of threads, as far
+as torch's CPU kernels are: resuming starts a new stretch of the random stream, so a run that was
+interrupted differs from one that was not.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from essaylib.errors import EssayError
+
+
+@dataclass
+class Schedule:
+    """How long and how fast to learn.
+
+    `steps` is the length of the run; `minutes`, where given, ends it earlier, and the learning
+    rate follows whichever of the two is further along: linear warm-up over `warmup` steps,
+    constant, then a cosine to zero over the last `decay` of the run.
+    """
+
+    steps: int
+    lr: float
+    batch: int
+    warmup: int = 100
+    decay: float = 0.5
+    minutes: float | None = None
+    seed: int = 0
+    device: str = "auto"
+    ema: float = 0.998
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1:
+            raise EssayError("Training needs at least one step and a batch of at least one.")
+        if self.device == "auto":
+            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Return how much of the run is over, in [0, 1]."""
+        by_time = seconds / (60 * self.minutes) if self.minutes else 0.0
+        return min(1.0, max(step / self.steps, by_time))
+
+    def rate(self, step: int, progress: float) -> float:
+        """Return the learning rate as a share of `lr`."""
+        warm = min(1.0, (step + 1) / self.warmup)
+        left = min(1.0, (1 - progress) / self.decay)
+        return warm * 0.5 * (1 - math.cos(math.pi * left))
+
+
+@dataclass
+class Stage:
+    """A stage of training: what learns, from what, and where it is kept.
+
+    `loss(step, progress)` returns the loss of one fresh batch, to be differentiated, and a dict of
+    numbers for the log. `validate()`, where given, is called with the averaged weights in place.
+    """
+
+    name: str
+    modules: nn.Module
+    loss: Callable[[int, float], tuple[torch.Tensor, dict]]
+    folder: Path
+    validate: Callable[[], dict] | None = None
+    every: int = 200
+
+
+def train(stage: Stage, schedule: Schedule) -> dict:
+    """Run a stage to its end, or on from its checkpoint, and leave averaged weights in place.
+
+    Writes `<folder>/<name>.csv` (step, seconds, rate, loss and the stage's own numbers) and
+    `<folder>/<name>.pt` (weights, averages, optimiser, step). Returns steps, images and seconds.
+    """
+    torch.manual_seed(schedule.seed)
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    parameters = [p for p in stage.modules.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(groups(stage.modules), lr=schedule.lr, betas=(0.9, 0.98))
+    averages = [p.detach().clone() for p in parameters]
+    checkpoint = stage.folder / f"{stage.name}.pt"
+    step, seconds = restore(checkpoint, stage.modules, optimiser, averages)
+    log = Log(stage.folder / f"{stage.name}.csv")
+    bar = tqdm(total=schedule.steps, initial=step, desc=stage.name, mininterval=2, unit="step")
+    start = time.monotonic() - seconds
+    while (progress := schedule.progress(step, time.monotonic() - start)) < 1:
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.lr * schedule.rate(step, progress)
+        with precision(schedule.device):
+            loss, numbers = stage.loss(step, progress)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+        if not torch.isfinite(norm):
+            raise EssayError(
+                f"{stage.name}: the loss is no longer finite at step {step}. Lower --lr and resume "
+                f"from the last checkpoint, {checkpoint}."
+            )
+        optimiser.step()
+        step += 1
+        keep = min(schedule.ema, (step + 1) / (step + 10))
+        torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - keep)
+        log.add(loss=loss.item(), **numbers)
+        bar.update()
+        if step % stage.every == 0:
+            with swapped(parameters, averages):
+                extra = stage.validate() if stage.validate else {}
+            row = log.write(step, time.monotonic() - start, group["lr"], extra)
+            bar.set_postfix({k: f"{v:.3g}" for k, v in row.items() if k not in ("step", "seconds")})
+            save(checkpoint, stage.modules, optimiser, averages, step, time.monotonic() - start)
+    bar.close()
+    seconds = time.monotonic() - start
+    save(checkpoint, stage.modules, optimiser, averages, step, seconds)
+    for parameter, average in zip(parameters, averages, strict=True):
+        parameter.data.copy_(average)
+    return {"steps": step, "images": step * schedule.batch, "seconds": round(seconds)}
+
+
+def groups(module: nn.Module) -> list[dict]:
+    """Split parameters into matrices, which decay, and vectors, which do not."""
+    learn = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in learn if p.ndim > 1], "weight_decay": 0.01},
+        {"params": [p for p in learn if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def precision(device: str):
+    """Return autocast to bfloat16 where the hardware multiplies it fast, else full precision."""
+    fast = device == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=fast)
+
+
+class swapped:
+    """Put other values into parameters for the length of a `with` block."""
+
+    def __init__(self, parameters: list, values: list) -> None:
+        self.parameters, self.values = parameters, values
+
+    def __enter__(self) -> None:
+        self.kept = [p.detach().clone() for p in self.parameters]
+        for parameter, value in zip(self.parameters, self.values, strict=True):
+            parameter.data.copy_(value)
+
+    def __exit__(self, *_) -> None:
+        for parameter, value in zip(self.parameters, self.kept, strict=True):
+            parameter.data.copy_(value)
+
+
+class Log:
+    """A CSV of means since the last row, appended to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.sums, self.count = path, {}, 0
+
+    def add(self, **numbers: float) -> None:
+        for key, value in numbers.items():
+            self.sums[key] = self.sums.get(key, 0.0) + float(value)
+        self.count += 1
+
+    def write(self, step: int, seconds: float, rate: float, extra: dict) -> dict:
+        row = {"step": step, "seconds": round(seconds), "lr": float(f"{rate:.3g}")}
+        row |= {k: float(f"{v / self.count:.5g}") for k, v in self.sums.items()}
+        row |= {k: float(f"{v:.5g}") for k, v in extra.items()}
+        self.sums, self.count = {}, 0
+        new = not self.path.exists()
+        with open(self.path, "a", newline="") as file:
+            writer = csv.DictWriter(file, row)
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        return row
+
+
+def save(path: Path, modules, optimiser, averages, step: int, seconds: float) -> None:
+    """Write a checkpoint beside the old one, then take its place: a cut leaves one whole."""
+    part = path.with_suffix(".part")
+    torch.save(
+        {
+            "modules": modules.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "averages": averages,
+            "step": step,
+            "seconds": seconds,
+        },
+        part,
+    )
+    part.replace(path)
+
+
+def restore(path: Path, modules, optimiser, averages) -> tuple[int, float]:
+    """Take up a checkpoint where there is one; return its step and seconds."""
+    if not path.exists():
+        return 0, 0.0
+    state = torch.load(path, weights_only=True)
+    modules.load_state_dict(state["modules"])
+    optimiser.load_state_dict(state["optimiser"])
+    for average, value in zip(averages, state["averages"], strict=True):
+        average.copy_(value)
+    torch.manual_seed(state["step"])
+    return state["step"], state["seconds"]

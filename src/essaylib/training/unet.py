@@ -1,0 +1,147 @@
+"""Train the U-Net: the denoiser of latents, told what to draw by CLIP's text tower.
+
+The network is trained first on 8 × 8 latents of drawings at half size, which are three to four
+times cheaper, then on the 16 × 16 latents that it will draw.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from essaylib import corpus
+from essaylib.training.autoencoder import to_signed
+from essaylib.training.loop import Schedule, Stage, train
+from essaylib.training.tokenizer import LENGTH, captions
+
+SCHEDULE = Schedule(steps=30_000, lr=8e-4, batch=64, warmup=200, decay=0.4, ema=0.999)
+SMALL = 0.6
+"""Share of the run that is spent on half-size drawings."""
+EMPTY = 0.1
+"""Share of the captions left empty, so that the network also learns to draw unasked."""
+
+
+def build() -> UNet2DConditionModel:
+    """Return an untrained U-Net of 13 million parameters for 16 × 16 × 4 latents.
+
+    Heads are 32 channels wide (diffusers' `attention_head_dim` is their number). The caption also
+    enters the time embedding, pooled.
+    """
+    return UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(64, 128, 256),
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        attention_head_dim=(2, 4, 8),
+        cross_attention_dim=256,
+        norm_num_groups=16,
+        addition_embed_type="text",
+        addition_embed_type_num_heads=8,
+    )
+
+
+def scheduler() -> DDIMScheduler:
+    """Return Stable Diffusion's noise schedule, with the network predicting v."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def run(
+    schedule: Schedule = SCHEDULE,
+    folder: Path = Path("checkpoints"),
+    parts: Path = Path("checkpoints"),
+    small: float = SMALL,
+    without: str | None = None,
+    start: Path | None = None,
+    name: str = "unet",
+) -> UNet2DConditionModel:
+    """Train on `train` drawings; return the model.
+
+    `parts` holds the trained `tokenizer`, `text_encoder` and `vae`. `without` leaves one vendor's
+    drawings out. `start` is a folder of committed weights to go on from.
+    """
+    unet = UNet2DConditionModel.from_pretrained(start) if start else build()
+    unet.to(schedule.device)
+    # Explicit attention: the fused kernel's backward is slow on a CPU for narrow heads.
+    unet.set_attn_processor(AttnProcessor())
+    noise = scheduler()
+    rng = np.random.default_rng(schedule.seed)
+    read = Reader(parts, schedule.device)
+    data = corpus.load()
+    learnt = data.where(split="train", vendor=[v for v in corpus.VENDORS if v != without])
+    unseen = data.where(split="validation")
+    vae = AutoencoderKL.from_pretrained(parts / "vae").to(schedule.device)
+    latents = {side: encode(vae, learnt, 8 * side) for side in (8, 16)}
+    fixed = encode(vae, unseen, 128)
+
+    def loss(step: int, progress: float):
+        side = 8 if progress < small else 16
+        chosen = rng.integers(len(learnt), size=schedule.batch)
+        text = captions(learnt.table.iloc[chosen], rng)
+        text = ["" if rng.random() < EMPTY else line for line in text]
+        clean = latents[side][chosen]
+        # Middling timesteps matter most (Esser et al. 2024): logit-normal.
+        t = (torch.sigmoid(torch.randn(schedule.batch)) * 1000).long()
+        return error(unet, noise, clean, torch.randn_like(clean), t, read(text)), {"side": side}
+
+    @torch.no_grad()
+    def validate() -> dict:
+        draw = torch.Generator().manual_seed(1)
+        t = torch.linspace(50, 950, len(fixed)).long()
+        eps = torch.randn(fixed.shape, generator=draw)
+        names = map(corpus.caption, unseen.table.concept, unseen.table.vendor)
+        return {"validation": error(unet, noise, fixed, eps, t, read(list(names)))}
+
+    train(Stage(name, unet, loss, folder, validate, every=250), schedule)
+    return unet.eval()
+
+
+def error(unet, noise, clean, eps, t, context) -> torch.Tensor:
+    """Return the mean squared error of the predicted v."""
+    device = unet.device
+    noisy = noise.add_noise(clean, eps, t).to(device)
+    target = noise.get_velocity(clean, eps, t).to(device)
+    return F.mse_loss(unet(noisy, t.to(device), context).sample, target)
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, data: corpus.Corpus, side: int) -> torch.Tensor:
+    """Return the scaled latents (n, 4, side / 8, side / 8) of drawings at a size, on the CPU."""
+    pixels = to_signed(torch.from_numpy(data.rgb(size=side)))
+    coded = [vae.encode(p.to(vae.device)).latent_dist.mode() for p in pixels.split(64)]
+    return (torch.cat(coded) * vae.config.scaling_factor).contiguous().cpu()
+
+
+class Reader:
+    """The text tower, asked once for each caption: captions to (n, 32, 256)."""
+
+    def __init__(self, parts: Path, device: str) -> None:
+        self.words = CLIPTokenizer.from_pretrained(parts / "tokenizer")
+        tower = CLIPTextModel.from_pretrained(parts / "text_encoder", dtype=torch.float32)
+        self.tower, self.device = tower.to(device).eval(), device
+        self.known: dict[str, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, text: list[str]) -> torch.Tensor:
+        new = [line for line in dict.fromkeys(text) if line not in self.known]
+        if new:
+            tokens = self.words(
+                new, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
+            )
+            hidden = self.tower(tokens.input_ids.to(self.device)).last_hidden_state
+            self.known.update(zip(new, hidden.half().unbind(), strict=True))
+        return torch.stack([self.known[line] for line in text]).float()
