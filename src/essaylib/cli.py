@@ -202,6 +202,32 @@ def generate(
     typer.echo(generation.save(prompt, output, model, seed, guidance, steps, size, device))
 
 
+@app.command()
+def sample(
+    plan: Annotated[str, typer.Argument(help="Name of a plan: a folder of data/runs.")],
+    model: Model = None,
+    device: Device = None,
+    batch: Annotated[int, typer.Option(help="Images drawn at once.")] = 16,
+    force: Force = False,
+):
+    """Draw a declared run: prompts x seeds x settings, kept as latents beside the plan.
+
+    Ctrl-C stops it; the same command goes on where it stopped. A run that is still valid for the
+    weights, the plan and the corpus is not drawn again.
+
+    Example: essay sample guidance
+    """
+    from essaylib import runs
+
+    try:
+        drawn = runs.draw(plan, model or "embedded", device or "auto", batch, force)
+    except KeyboardInterrupt:
+        typer.echo("Stopped; the same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
+    settings = ", ".join(setting.name for setting in drawn.plan.settings)
+    typer.echo(f"{plan}: {len(drawn):,} images at the settings {settings}.")
+
+
 models_app = typer.Typer(
     help="List the models that the book knows, and fetch one.\n\nExample: essay models",
     rich_markup_mode=None,

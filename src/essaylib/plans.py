@@ -1,0 +1,212 @@
+"""A declared run: prompts x seeds x settings, written down in `data/runs/<name>/plan.yml`.
+
+    purpose: ...
+    prompts:
+      caption: "{concept}"         # {vendor} stands for one of the concept's training vendors
+      count: 80                    # concepts drawn at random
+      minimum_training_vendors: 3
+    seeds: 8                       # images a prompt and setting
+    steps: 25
+    settings:
+      - {name: "4", guidance_scale: 4}
+
+`prompts` may also be a list of texts. The seed that draws the concepts and the images' own seeds
+are below 10000 until the embedded model is frozen, and from 10000 up afterwards, so that no verdict
+rests on what an exploration has seen. By default every prompt has seeds of its own, the same at
+every setting; `shared_seeds: true` gives all prompts the same ones (a crossed design).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from essaylib import paths
+from essaylib.errors import EssayError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METHODS = ("ordinary", "interval", "autoguidance")
+
+_PLAN_KEYS = {"purpose", "prompts", "seeds", "steps", "settings", "shared_seeds"}
+_PROMPT_KEYS = {"caption", "count", "minimum_training_vendors"}
+_SETTING_KEYS = {"name", "guidance_scale", "method", "steps", "negative_prompt"}
+_METHOD_KEYS = {"ordinary": set(), "interval": {"interval"}, "autoguidance": {"guide"}}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way of drawing.
+
+    method "ordinary" guides at every step; "interval" only at timesteps in `interval` (low,
+    high); "autoguidance" by the U-Net in the folder `guide`, relative to models/.
+    """
+
+    name: str
+    guidance_scale: float
+    steps: int
+    method: str = "ordinary"
+    negative_prompt: str | None = None
+    interval: tuple[float, float] | None = None
+    guide: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A declared run. `document` is the plan as written, for its hash and provenance."""
+
+    name: str
+    prompts: dict[str, Any] | tuple[str, ...]
+    seeds: int
+    shared_seeds: bool
+    settings: tuple[Setting, ...]
+    document: dict[str, Any]
+
+    def table(self, first_seed: int) -> pd.DataFrame:
+        """One row an image: setting, prompt, concept, vendor, seed; settings in their order.
+
+        concept and vendor are None for prompts that were listed as texts.
+        """
+        import pandas as pd
+
+        asked = self._asked(first_seed)
+        rows = []
+        for setting in self.settings:
+            for i, (prompt, concept, vendor) in enumerate(asked):
+                start = first_seed + (0 if self.shared_seeds else i * self.seeds)
+                for seed in range(start, start + self.seeds):
+                    rows.append((setting.name, prompt, concept, vendor, seed))
+        return pd.DataFrame(rows, columns=["setting", "prompt", "concept", "vendor", "seed"])
+
+    def setting(self, name: str) -> Setting:
+        return next(setting for setting in self.settings if setting.name == name)
+
+    def _asked(self, first_seed: int) -> list[tuple[str, str | None, str | None]]:
+        if isinstance(self.prompts, tuple):
+            return [(prompt, None, None) for prompt in self.prompts]
+        return _draw_concepts(self.name, self.prompts, first_seed)
+
+
+def load(name: str) -> Plan:
+    """Read a plan by its name; raise `EssayError` that names the key at fault."""
+    path = paths.runs() / name / "plan.yml"
+    if not path.is_file():
+        known = sorted(p.parent.name for p in paths.runs().glob("*/plan.yml"))
+        raise EssayError(
+            f"There is no plan {name!r} in {paths.runs()}. Declared: {', '.join(known) or 'none'}."
+        )
+    try:
+        document = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise EssayError(f"{path} is not valid YAML: {error}") from error
+    return _plan(name, document, path)
+
+
+def _plan(name: str, document: Any, path: Path) -> Plan:
+    _keys(document, {"prompts", "seeds", "settings"}, _PLAN_KEYS, path)
+    steps = _whole(document.get("steps", 25), path, "steps")
+    entries = document["settings"]
+    if not isinstance(entries, list) or not entries:
+        raise EssayError(f"{path}: `settings` must list at least one setting.")
+    settings = tuple(_setting(entry, steps, path) for entry in entries)
+    names = [setting.name for setting in settings]
+    if len(set(names)) < len(names):
+        raise EssayError(f"{path}: two settings have one name.")
+    return Plan(
+        name,
+        _prompts(document["prompts"], path),
+        _whole(document["seeds"], path, "seeds"),
+        bool(document.get("shared_seeds", False)),
+        settings,
+        document,
+    )
+
+
+def _prompts(entry: Any, path: Path) -> dict[str, Any] | tuple[str, ...]:
+    if isinstance(entry, list):
+        if not entry or not all(isinstance(text, str) for text in entry):
+            raise EssayError(f"{path}: `prompts` must list texts.")
+        if len(set(entry)) < len(entry):
+            raise EssayError(f"{path}: a prompt is listed twice; raise `seeds` instead.")
+        return tuple(entry)
+    _keys(entry, {"caption", "count"}, _PROMPT_KEYS, path)
+    _whole(entry["count"], path, "count")
+    _whole(entry.get("minimum_training_vendors", 1), path, "minimum_training_vendors")
+    if "{concept}" not in str(entry["caption"]):
+        raise EssayError(f"{path}: `caption` must hold {{concept}}, and may hold {{vendor}}.")
+    return entry
+
+
+def _setting(entry: Any, steps: int, path: Path) -> Setting:
+    method = entry.get("method", "ordinary") if isinstance(entry, dict) else "ordinary"
+    if method not in METHODS:
+        raise EssayError(f"{path}: unknown method {method!r}; known: {', '.join(METHODS)}.")
+    own = _METHOD_KEYS[method]
+    _keys(entry, {"name", "guidance_scale"} | own, _SETTING_KEYS | own, path)
+    scale = entry["guidance_scale"]
+    if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not math.isfinite(scale):
+        raise EssayError(f"{path}: guidance_scale must be a number, not {scale!r}.")
+    span = entry.get("interval")
+    if method == "interval" and not _is_interval(span):
+        raise EssayError(f"{path}: `interval` must be two timesteps, low and high, not {span!r}.")
+    if method != "ordinary" and scale <= 1:
+        raise EssayError(f"{path}: {method} changes guidance, so guidance_scale must exceed 1.")
+    return Setting(
+        str(entry["name"]),
+        float(scale),
+        _whole(entry.get("steps", steps), path, "steps"),
+        method,
+        entry.get("negative_prompt"),
+        (float(span[0]), float(span[1])) if span else None,
+        entry.get("guide"),
+    )
+
+
+def _is_interval(span: Any) -> bool:
+    if not isinstance(span, list) or len(span) != 2:
+        return False
+    return all(isinstance(end, (int, float)) for end in span) and 0 <= span[0] < span[1]
+
+
+def _draw_concepts(
+    name: str, wanted: dict[str, Any], seed: int
+) -> list[tuple[str, str | None, str | None]]:
+    import numpy as np
+
+    from essaylib import corpus
+
+    table = corpus.load().where(split="train").table
+    vendors = table.groupby("concept", sort=True).vendor.agg(lambda v: sorted(set(v)))
+    vendors = vendors[vendors.str.len() >= wanted.get("minimum_training_vendors", 1)]
+    if len(vendors) < wanted["count"]:
+        raise EssayError(
+            f"The plan {name!r} asks for {wanted['count']} concepts and {len(vendors)} have enough "
+            "training vendors: lower `count` or `minimum_training_vendors`."
+        )
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for concept in vendors.index[rng.permutation(len(vendors))[: wanted["count"]]]:
+        named = "{vendor}" in wanted["caption"]
+        vendor = str(rng.choice(vendors[concept])) if named else None
+        drawn.append((wanted["caption"].format(concept=concept, vendor=vendor), concept, vendor))
+    return drawn
+
+
+def _keys(entry: Any, required: set[str], known: set[str], path: Path) -> None:
+    if not isinstance(entry, dict):
+        raise EssayError(f"{path}: {entry!r} must be a mapping of {', '.join(sorted(known))}.")
+    missing, unknown = required - set(entry), set(entry) - known
+    if missing or unknown:
+        problem = f"lacks {sorted(missing)}" if missing else f"has unknown keys {sorted(unknown)}"
+        raise EssayError(f"{path} {problem}. Known: {', '.join(sorted(known))}.")
+
+
+def _whole(value: Any, path: Path, key: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise EssayError(f"{path}: `{key}` must be a whole number from 1 up, not {value!r}.")
+    return value

@@ -1,0 +1,355 @@
+"""Draw a declared run once, keep its latents, and check that they come out again.
+
+On two cores an image costs a good part of a second, so a chapter cannot draw as many as a verdict
+needs. `essay sample PLAN` draws them; the latents (2 KB an image, float16) lie beside the plan with
+a table and provenance, keyed by the weights. A chapter loads the run, draws a few of its images
+again, asserts that they agree, and measures all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from essaylib import claims, models, paths, plans, provenance, weights
+from essaylib.errors import EssayError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from essaylib.plans import Plan, Setting
+
+LATENTS, TABLE, PROVENANCE = "latents.safetensors", "table.parquet", "provenance.json"
+TOLERANCE = 1e-2
+"""Largest difference of a latent drawn again, beyond float16's rounding (see `repro`)."""
+
+SPARE = 50_000_000
+"""Bytes to leave free on the disk."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A drawn run: `table` has one row an image, in the order of `latents` float16 (n, C, h, w)."""
+
+    plan: Plan
+    table: pd.DataFrame
+    latents: torch.Tensor
+    provenance: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def first_seed(self) -> int:
+        """The lowest seed, as `claims.record` asks for it."""
+        return int(self.table.seed.min())
+
+    def where(self, **columns: Any) -> Run:
+        """Return the images whose columns equal a value, or are among a list of values."""
+        keep = np.ones(len(self), dtype=bool)
+        for name, wanted in columns.items():
+            if name not in self.table.columns:
+                known = ", ".join(self.table.columns)
+                raise EssayError(f"A run's table has no column {name!r}; it has {known}.")
+            wanted = [wanted] if np.isscalar(wanted) else list(wanted)
+            keep &= self.table[name].isin(wanted).to_numpy()
+        rows = np.flatnonzero(keep)
+        table = self.table.iloc[rows].reset_index(drop=True)
+        return Run(self.plan, table, self.latents[rows], self.provenance)
+
+    def images(self, pipe: Any, batch_size: int = 32) -> np.ndarray:
+        """Decode the images, uint8 (n, H, W, 3), by the pipeline's autoencoder."""
+        from essaylib import repro
+
+        return repro.decode(pipe, self.latents.float(), batch_size)
+
+    def batches(self, pipe: Any, batch_size: int = 64) -> Iterator[tuple[slice, np.ndarray]]:
+        """Decode a part at a time: (rows, uint8 images), where all would fill the memory."""
+        from essaylib import repro
+
+        for start in range(0, len(self), batch_size):
+            rows = slice(start, min(start + batch_size, len(self)))
+            yield rows, repro.decode(pipe, self.latents[rows].float(), batch_size)
+
+
+def draw(
+    name: str,
+    model: str = "embedded",
+    device: str = "auto",
+    batch_size: int = 16,
+    force: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Draw the plan `name`, or go on where an interrupted drawing stopped; return the run.
+
+    Nothing is drawn where the run is there and its weights, plan and corpus are still the same,
+    unless `force`. An image depends on its prompt, seed and setting, not on its batch. Raises
+    `EssayError` for an unknown plan, a missing model, too little disk or an unwritable folder.
+    """
+    plan = plans.load(name)
+    folder, key = _folder(name, model), _key(plan, model)
+    if not force and _key_of(folder) == key:
+        return load(name, model)
+    table = plan.table(_first_seed(model))
+    parts = paths.build() / "runs" / f"{folder.name}-{key[:12]}"
+    if force:
+        shutil.rmtree(parts, ignore_errors=True)
+    pipe = models.load(model, device)
+    _check_disk(folder, parts, len(table) * _bytes_each(pipe))
+    _draw_parts(plan, table, pipe, parts, batch_size, progress)
+    _keep(plan, table, pipe, parts, folder, key, model)
+    shutil.rmtree(parts)
+    return load(name, model)
+
+
+def load(name: str, model: str = "embedded") -> Run:
+    """Load a drawn run; raise `EssayError` where it is missing, damaged or stale.
+
+    A run is stale when the weights, the plan or the corpus are no longer those that it was drawn
+    with.
+    """
+    plan = plans.load(name)
+    folder = _folder(name, model)
+    command = f"essay sample {name}" + ("" if model == "embedded" else f" --model {model}")
+    found = _key_of(folder)
+    if found is None:
+        raise EssayError(f"The run {name!r} has not been drawn with {model}: `{command}`.")
+    if found != _key(plan, model):
+        raise EssayError(
+            f"The run {name!r} is stale: weights, plan or corpus have changed since it was drawn. "
+            f"Draw it again: `{command}`."
+        )
+    import pandas as pd
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        latents = load_file(folder / LATENTS)["latents"]
+        table = pd.read_parquet(folder / TABLE)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise EssayError(
+            f"The run {name!r} is damaged ({error}): restore {folder}, or `{command} --force`."
+        ) from error
+    if len(latents) != len(table):
+        raise EssayError(
+            f"The run {name!r} has {len(table)} rows and {len(latents)} latents: "
+            f"restore {folder}, or `{command} --force`."
+        )
+    return Run(plan, table, latents, json.loads((folder / PROVENANCE).read_text()))
+
+
+def recheck(run: Run, pipe: Any, n: int = 16, seed: int = 0) -> pd.DataFrame:
+    """Draw `n` images of the run again, chosen at random, and compare.
+
+    Returns the chosen rows with `difference`, the largest absolute difference of a latent from the
+    kept one. Raises `EssayError` where one exceeds 1e-2 (beyond the rounding of float16).
+    """
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.choice(len(run), size=min(n, len(run)), replace=False))
+    chosen = run.table.iloc[rows].copy()
+    kept = run.latents[rows].float()
+    difference = np.empty(len(rows))
+    allowed = np.empty(len(rows))
+    for name in chosen.setting.unique():
+        here = np.flatnonzero(chosen.setting == name)
+        again = _generate(pipe, run.plan.setting(name), chosen.iloc[here], len(here))
+        off = (again - kept[here]).abs()
+        difference[here] = off.amax(dim=(1, 2, 3)).numpy()
+        # Half of float16's spacing at the latent's own size.
+        rounding = kept[here].abs().amax(dim=(1, 2, 3)).numpy() * 2.0**-11
+        allowed[here] = TOLERANCE + rounding
+    chosen["difference"] = difference
+    if (difference > allowed).any():
+        worst = int(np.argmax(difference - allowed))
+        raise EssayError(
+            f"The run {run.plan.name!r} does not come out again: {chosen.prompt.iloc[worst]!r}, "
+            f"seed {chosen.seed.iloc[worst]}, setting {chosen.setting.iloc[worst]!r} is off by "
+            f"{difference[worst]:.3g}. Draw it again: `essay sample {run.plan.name} --force`."
+        )
+    return chosen
+
+
+def _generate(pipe: Any, setting: Setting, rows: pd.DataFrame, batch_size: int) -> torch.Tensor:
+    """Latents float32 (n, C, h, w) of the rows, by the setting's method."""
+    from essaylib import repro
+
+    with _method(pipe, setting):
+        return repro.generate(
+            pipe,
+            list(rows.prompt),
+            [int(seed) for seed in rows.seed],
+            steps=setting.steps,
+            guidance_scale=setting.guidance_scale,
+            batch_size=batch_size,
+            output="latent",
+            negative_prompt=setting.negative_prompt,
+        )
+
+
+def _method(pipe: Any, setting: Setting) -> AbstractContextManager[None]:
+    from essaylib import guidance
+
+    if setting.method == "interval":
+        return guidance.interval_guidance(pipe, *setting.interval)
+    if setting.method == "autoguidance":
+        return guidance.autoguidance(pipe, _guide(setting.guide, pipe.device, pipe.dtype))
+    return nullcontext()
+
+
+def _draw_parts(
+    plan: Plan,
+    table: pd.DataFrame,
+    pipe: Any,
+    parts: Path,
+    batch_size: int,
+    progress: bool,
+) -> None:
+    """Draw batch by batch into files of their own; those that are there already are kept."""
+    from safetensors.torch import save_file
+    from tqdm.auto import tqdm
+
+    with tqdm(total=len(table), unit="image", desc=plan.name, disable=not progress) as bar:
+        for setting in plan.settings:
+            rows = table[table.setting == setting.name]
+            for start in range(0, len(rows), batch_size):
+                batch = rows.iloc[start : start + batch_size]
+                path = parts / f"{batch.index[0]:07d}-{batch.index[-1]:07d}.safetensors"
+                if not path.is_file():
+                    latents = _generate(pipe, setting, batch, batch_size).half().contiguous()
+                    unfinished = path.with_suffix(".part")
+                    save_file({"latents": latents}, unfinished)
+                    unfinished.replace(path)
+                bar.update(len(batch))
+
+
+def _keep(
+    plan: Plan, table: pd.DataFrame, pipe: Any, parts: Path, folder: Path, key: str, model: str
+) -> None:
+    """Join the parts beside the plan; the key is written last, so that a cut leaves no run."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    files = sorted(parts.glob("*.safetensors"))
+    latents = torch.cat([load_file(path)["latents"] for path in files])
+    (folder / PROVENANCE).unlink(missing_ok=True)
+    save_file({"latents": latents}, folder / LATENTS)
+    table.to_parquet(folder / TABLE, index=False)
+    described = provenance.provenance(
+        pipe, plan=plan.document, settings=[asdict(setting) for setting in plan.settings]
+    )
+    described |= {
+        "key": key,
+        "frozen": model == "embedded" and claims.frozen(),
+        "guides": _guides(plan),
+        "images": len(table),
+        "latents_sha256": provenance.sha256(folder / LATENTS),
+    }
+    (folder / PROVENANCE).write_text(json.dumps(described, indent=1) + "\n")
+
+
+def _folder(name: str, model: str) -> Path:
+    """The embedded model's run lies beside its plan; another model's in `_build/runs`."""
+    if model == "embedded":
+        return paths.runs() / name
+    return paths.build() / "runs" / f"{name}@{Path(model).name}"
+
+
+def _first_seed(model: str) -> int:
+    return claims.seeds(1)[0] if model == "embedded" else 0
+
+
+def _key(plan: Plan, model: str) -> str:
+    """Digest of all that the run depends on: plan, weights, corpus and first seed."""
+    document = {
+        "plan": plan.document,
+        "weights": _weights(model),
+        "guides": _guides(plan),
+        "corpus": provenance.corpus(),
+        "first_seed": _first_seed(model),
+    }
+    return sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _weights(model: str) -> dict[str, str]:
+    spec = models.resolve(model)
+    folder = models.folder(spec)
+    if folder is None:
+        raise EssayError(f"The model {model} is not here: `essay models` says how to get it.")
+    return weights.hashes(folder)
+
+
+def _guides(plan: Plan) -> dict[str, dict[str, str]]:
+    """SHA-256 of the weights that guide instead of the empty prompt, by folder and file."""
+    names = sorted({setting.guide for setting in plan.settings if setting.guide})
+    return {
+        name: {path.name: provenance.sha256(path) for path in _guide_files(name)} for name in names
+    }
+
+
+def _guide_files(name: str) -> list[Path]:
+    folder = paths.models() / name
+    if not folder.is_dir():
+        raise EssayError(
+            f"The plan is guided by the U-Net in {folder}, which is not there: restore the folder, "
+            "or take that setting out of the plan."
+        )
+    return weights.component_files(folder)
+
+
+@lru_cache(maxsize=1)
+def _guide(name: str, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
+    from diffusers import UNet2DConditionModel
+
+    folder = paths.models() / name
+    root = folder if (folder / weights.SUMS).is_file() else folder.parent
+    weights.check(root, _guide_files(name))
+    unet = UNet2DConditionModel.from_pretrained(folder, local_files_only=True)
+    return unet.to(device, dtype).eval()
+
+
+def _key_of(folder: Path) -> str | None:
+    path = folder / PROVENANCE
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text()).get("key")
+    except ValueError:
+        return None
+
+
+def _bytes_each(pipe: Any) -> int:
+    size = pipe.unet.config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return 2 * pipe.unet.config.in_channels * height * width
+
+
+def _check_disk(folder: Path, parts: Path, needed: int) -> None:
+    """Make both folders; raise where they cannot be written or hold the latents (twice)."""
+    for place in (folder, parts):
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            probe = place / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise EssayError(
+                f"{place} cannot be written ({error.strerror}): make it writable, or set "
+                "ESSAY_ROOT to a clone that is."
+            ) from error
+        free = shutil.disk_usage(place).free
+        if free < needed + SPARE:
+            raise EssayError(
+                f"Not enough disk: the run needs {needed / 1e6:.0f} MB and {SPARE / 1e6:.0f} MB to "
+                f"spare, and {place} has {free / 1e6:.0f} MB free. Make room, or ask for fewer "
+                "seeds in its plan."
+            )

@@ -1,0 +1,311 @@
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from checkpoints import build
+from essaylib import corpus, models, paths, plans, runs
+from essaylib.errors import EssayError
+
+CLAIMS = Path(__file__).resolve().parents[1] / "book" / "claims.yml"
+
+PLAN = {
+    "prompts": ["dog", "cat"],
+    "seeds": 2,
+    "steps": 2,
+    "settings": [
+        {"name": "plain", "guidance_scale": 1},
+        {"name": "guided", "guidance_scale": 4},
+        {"name": "middle", "guidance_scale": 4, "method": "interval", "interval": [100, 400]},
+        {"name": "weak", "guidance_scale": 2, "method": "autoguidance", "guide": "early/unet"},
+    ],
+}
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    return build("embedded", tmp_path_factory.mktemp("model") / "emoji-ldm")
+
+
+@pytest.fixture
+def book(sandbox, checkpoint):
+    """A book with a random embedded model and one small plan."""
+    shutil.copy(CLAIMS, sandbox / "book")
+    shutil.copytree(checkpoint, sandbox / "models" / "emoji-ldm")
+    weak = models.load("embedded", "cpu").unet
+    with torch.no_grad():
+        weak.conv_out.weight.mul_(0.5)
+    weak.save_pretrained(sandbox / "models" / "early" / "unet")
+    declare(PLAN)
+    return sandbox
+
+
+def declare(document, name="small"):
+    folder = paths.runs() / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "plan.yml").write_text(yaml.safe_dump(document))
+
+
+def draw(name="small", **options):
+    return runs.draw(name, device="cpu", progress=False, **options)
+
+
+def touch_weights(book):
+    """Give the U-Net one other weight, and say so in its sums."""
+    from safetensors.torch import load_file, save_file
+
+    from checkpoints import write_sums
+
+    path = book / "models" / "emoji-ldm" / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    tensors["conv_out.bias"] += 1
+    save_file(tensors, path)
+    write_sums(book / "models" / "emoji-ldm")
+
+
+def test_a_run_holds_every_image_of_its_plan(book):
+    run = draw()
+    assert len(run) == 16 and run.latents.shape == (16, 4, 16, 16)
+    assert run.latents.dtype == torch.float16
+    assert list(run.table.columns) == ["setting", "prompt", "concept", "vendor", "seed"]
+    assert run.table.seed.tolist() == [0, 1, 2, 3] * 4  # own seeds a prompt, same at each setting
+    assert run.provenance["model"]["name"] == "embedded"
+    assert run.provenance["images"] == 16 and run.first_seed == 0
+    assert "diffusion_pytorch_model.safetensors" in run.provenance["guides"]["early/unet"]
+
+
+def test_settings_change_the_image_and_batches_do_not(book):
+    run = draw(batch_size=3)
+    latents = {name: run.where(setting=name).latents.float() for name in run.table.setting.unique()}
+    for name in ("plain", "middle", "weak"):
+        assert (latents["guided"] - latents[name]).abs().max() > 0.01
+    assert torch.allclose(draw(batch_size=4, force=True).latents, run.latents, atol=2e-3)
+
+
+def test_nothing_is_drawn_twice(book, monkeypatch):
+    run = draw()
+    monkeypatch.setattr(runs, "_generate", lambda *_: pytest.fail("drawn again"))
+    assert torch.equal(draw().latents, run.latents)
+
+
+def test_an_interrupted_drawing_goes_on_where_it_stopped(book, monkeypatch):
+    generate, calls = runs._generate, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return generate(*arguments)
+
+    monkeypatch.setattr(runs, "_generate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        draw(batch_size=4)
+    with pytest.raises(EssayError, match="essay sample small"):
+        runs.load("small")
+    run = draw(batch_size=4)
+    assert len(calls) == 3 + 2  # two of four batches were kept
+    assert len(run) == 16 and not list((book / "_build" / "runs").iterdir())
+
+
+def test_images_are_decoded_when_asked_for(book):
+    run, pipe = draw(), models.load("embedded", "cpu")
+    images = run.where(setting="plain", prompt="cat").images(pipe)
+    assert images.shape == (2, 128, 128, 3) and images.dtype == np.uint8
+    parts = list(run.batches(pipe, batch_size=10))
+    assert [rows for rows, _ in parts] == [slice(0, 10), slice(10, 16)]
+    first = np.flatnonzero((run.table.setting == "plain") & (run.table.prompt == "cat"))[0]
+    difference = parts[0][1][first].astype(int) - images[0]
+    assert np.abs(difference).max() <= 1
+
+
+def test_a_recheck_draws_some_again_and_compares(book):
+    run, pipe = draw(), models.load("embedded", "cpu")
+    checked = runs.recheck(run, pipe, n=6)
+    assert len(checked) == 6 and checked.difference.max() < runs.TOLERANCE
+    assert set(checked.index) != set(runs.recheck(run, pipe, n=6, seed=1).index)
+    assert len(runs.recheck(run, pipe, n=99)) == 16
+
+
+def test_a_run_that_does_not_come_out_again_is_refused(book):
+    run, pipe = draw(), models.load("embedded", "cpu")
+    run.latents[5] += 0.1
+    with pytest.raises(EssayError, match="does not come out again.*--force"):
+        runs.recheck(run, pipe, n=16)
+
+
+@pytest.mark.parametrize("what", ["weights", "guide", "plan", "frozen"])
+def test_a_stale_run_names_the_command(book, what):
+    draw()
+    if what == "weights":
+        touch_weights(book)
+    elif what == "guide":
+        path = book / "models" / "early" / "unet" / "diffusion_pytorch_model.safetensors"
+        shutil.copy(book / "models/emoji-ldm/unet/diffusion_pytorch_model.safetensors", path)
+    elif what == "plan":
+        declare(PLAN | {"seeds": 3})
+    else:
+        (book / "models" / "emoji-ldm" / "training.json").write_text('{"frozen": true}')
+    with pytest.raises(EssayError, match="stale.*`essay sample small`"):
+        runs.load("small")
+    assert draw().first_seed == (10000 if what == "frozen" else 0)
+
+
+def test_a_damaged_run_is_refused(book):
+    draw()
+    path = paths.runs() / "small" / runs.LATENTS
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(EssayError, match="damaged.*--force"):
+        runs.load("small")
+
+
+def test_another_model_is_kept_out_of_the_repository(book, checkpoint):
+    run = draw(model=str(checkpoint))
+    assert len(run) == 16
+    assert (book / "_build" / "runs" / "small@emoji-ldm" / runs.LATENTS).is_file()
+    with pytest.raises(EssayError, match="has not been drawn with embedded"):
+        runs.load("small")
+
+
+def test_a_missing_guide_is_named(book):
+    shutil.rmtree(book / "models" / "early")
+    with pytest.raises(EssayError, match="early/unet.*not there"):
+        draw()
+
+
+def test_too_little_disk_and_an_unwritable_folder_are_named(book, monkeypatch):
+    monkeypatch.setattr(runs.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 8, 1))
+    with pytest.raises(EssayError, match="Not enough disk"):
+        draw()
+    monkeypatch.undo()
+    monkeypatch.setenv("ESSAY_ROOT", str(book))
+    (book / "_build").write_text("a file where a folder should be")
+    with pytest.raises(EssayError, match="cannot be written"):
+        draw()
+
+
+# Plans.
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"seeds": 0}, "`seeds` must be a whole number"),
+        ({"seed": 3}, "unknown keys .'seed'"),
+        ({"settings": []}, "at least one setting"),
+        ({"settings": [{"name": "a"}]}, "lacks .'guidance_scale'"),
+        ({"settings": [{"name": "a", "guidance_scale": float("nan")}]}, "must be a number"),
+        ({"settings": [{"name": "a", "guidance_scale": 2}] * 2}, "two settings have one name"),
+        ({"settings": [{"name": "a", "guidance_scale": 2, "method": "x"}]}, "unknown method"),
+        (
+            {
+                "settings": [
+                    {"name": "a", "guidance_scale": 2, "method": "interval", "interval": [9, 3]}
+                ]
+            },
+            "two timesteps",
+        ),
+        (
+            {
+                "settings": [
+                    {"name": "a", "guidance_scale": 1, "method": "autoguidance", "guide": "x"}
+                ]
+            },
+            "must exceed 1",
+        ),
+        ({"prompts": []}, "must list texts"),
+        ({"prompts": ["dog", "dog"]}, "listed twice"),
+        ({"prompts": {"caption": "dog", "count": 2}}, "must hold {concept}"),
+        ({"prompts": {"caption": "{concept}", "count": 0}}, "`count` must be"),
+    ],
+)
+def test_a_bad_plan_names_the_key(sandbox, change, message):
+    declare(PLAN | change)
+    with pytest.raises(EssayError, match=message):
+        plans.load("small")
+
+
+def test_an_unknown_plan_lists_those_declared(sandbox):
+    declare(PLAN)
+    with pytest.raises(EssayError, match="no plan 'large'.*Declared: small"):
+        plans.load("large")
+    (paths.runs() / "small" / "plan.yml").write_text("settings: [")
+    with pytest.raises(EssayError, match="not valid YAML"):
+        plans.load("small")
+
+
+def concepts(monkeypatch, **vendors):
+    rows = [(c, v, "train") for c, named in vendors.items() for v in named.split()]
+    rows.append(("zebra", "google", "held_out"))
+    table = pd.DataFrame(rows, columns=["concept", "vendor", "split"])
+    whole = corpus.Corpus(table, (b"",) * len(table), paths.corpus())
+    monkeypatch.setattr(corpus, "load", lambda: whole)
+
+
+def drawn(count, first_seed, caption="{concept}", minimum=1, **more):
+    prompts = {"caption": caption, "count": count, "minimum_training_vendors": minimum}
+    declare(PLAN | {"prompts": prompts} | more)
+    return plans.load("small").table(first_seed)
+
+
+def test_concepts_are_drawn_by_seed_among_those_with_enough_vendors(sandbox, monkeypatch):
+    named = {f"c{i}": "google twitter microsoft" for i in range(30)} | {"rare": "google"}
+    concepts(monkeypatch, **named)
+    table = drawn(30, 0, minimum=3)
+    assert set(table.concept) == set(named) - {"rare"}
+    assert (table.prompt == table.concept).all() and table.vendor.isna().all()
+    some, again, other = drawn(8, 0), drawn(8, 0), drawn(8, 10000)
+    assert some.equals(again)
+    assert set(some.concept) != set(other.concept)
+    assert other.seed.min() == 10000 and other.seed.max() == 10015
+    with pytest.raises(EssayError, match="asks for 31 concepts and 30"):
+        drawn(31, 0, minimum=3)
+
+
+def test_a_caption_may_name_one_of_the_concepts_training_vendors(sandbox, monkeypatch):
+    concepts(monkeypatch, dog="google twitter", cat="microsoft")
+    table = drawn(2, 0, caption="{concept}, {vendor}")
+    assert set(table.concept) == {"dog", "cat"}
+    assert (table.prompt == table.concept + ", " + table.vendor).all()
+    assert set(table[table.concept == "cat"].vendor) == {"microsoft"}
+
+
+def test_shared_seeds_cross_prompts_and_noise(sandbox):
+    declare(PLAN | {"shared_seeds": True})
+    table = plans.load("small").table(0)
+    assert table.groupby("prompt").seed.agg(lambda s: sorted(set(s))).tolist() == [[0, 1], [0, 1]]
+
+
+def test_declared_plans_are_valid_and_few_enough_for_their_seeds():
+    for path in paths.runs().glob("*/plan.yml"):
+        plan = plans.load(path.parent.name)
+        table = plan.table(0)
+        assert table.seed.max() < 10000, "exploration would use seeds kept for verdicts"
+        assert not table.duplicated(["setting", "prompt", "seed"]).any()
+
+
+def test_the_guidance_plan_holds_the_registered_sample():
+    from essaylib import claims
+
+    plan = plans.load("guidance")
+    assert plan.prompts["count"] == claims.load()["guidance"].statistic().n
+    assert {"1", "7.5", "interval", "autoguidance"} <= {s.name for s in plan.settings}
+
+
+def test_the_sample_command_draws_and_says_what(book, monkeypatch):
+    from typer.testing import CliRunner
+
+    from essaylib.cli import app
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = CliRunner().invoke(app, ["sample", "small", "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert "16 images" in result.output
+    assert json.loads((paths.runs() / "small" / runs.PROVENANCE).read_text())["images"] == 16
+    assert CliRunner().invoke(app, ["sample", "large"]).exit_code == 2
