@@ -21,3 +21,39 @@ def sandbox(tmp_path, monkeypatch):
     monkeypatch.setattr(glue, "_current", None)
     monkeypatch.setattr(figures, "_drawn", {})
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """`checkpoint(family)`: the folder of a tiny random model, written once a session."""
+    import checkpoints
+
+    folders: dict[str, Path] = {}
+
+    def folder(family):
+        if family not in folders:
+            folders[family] = checkpoints.build(family, tmp_path_factory.mktemp(family))
+        return folders[family]
+
+    return folder
+
+
+@pytest.fixture
+def tiny(checkpoint):
+    """`tiny(family, device="cpu", dtype=None)`: a tiny random pipeline, newly loaded."""
+    from essaylib import models
+
+    def load(family, device="cpu", dtype=None):
+        return models.load(checkpoint(family), device=device, dtype=dtype)
+
+    return load
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request):
+    """Each device in turn; CUDA is skipped where there is none."""
+    import torch
+
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    return request.param

@@ -163,7 +163,9 @@ def load(
         )
     if type(pipe.scheduler).__name__ == "PNDMScheduler":
         # The book's sampler: deterministic, and one U-Net call a step (PNDM makes one more).
-        pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
+        pipe.scheduler = diffusers.DDIMScheduler.from_config(
+            pipe.scheduler.config, clip_sample=False
+        )
     pipe.set_progress_bar_config(disable=True)
     if offload:
         pipe.enable_model_cpu_offload(device=device)
