@@ -22,6 +22,7 @@ import yaml
 
 from essaylib import paths
 from essaylib.errors import EssayError
+from essaylib.publishing import pages as generated
 from essaylib.publishing.chapters import Chapter, chapters, pages
 from essaylib.publishing.execute import FIGURE
 from essaylib.publishing.sphinx_extension import SOURCES
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 _IMAGE = re.compile(r"""(?:\]\(|src=["'])([^)"'\s:]+\.(?:png|svg|jpe?g|webp))""")
+_MARKUP = re.compile(r"[\\`*_{}\[\]<>$&~#^|]")
 _MARKDOWN_LINK = re.compile(r"\]\(([^()\s:#]+)\.md(?=[)#])")
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -55,7 +57,7 @@ def build() -> Path:
 
 def _collect() -> dict[str, bytes]:
     """Return the content of the whole stage, by path."""
-    files = _static_files()
+    files = _static_files() | generated.files()
     executable = {chapter.page: chapter for chapter in chapters()}
     for page in pages():
         if page in executable:
@@ -71,7 +73,7 @@ def _collect() -> dict[str, bytes]:
 
 
 def _static_files() -> dict[str, bytes]:
-    """Return configuration, bibliography, theme and the saved figures."""
+    """Return configuration, bibliography and theme."""
     root = paths.root()
     files = {
         "_config.yml": yaml.safe_dump(_config()).encode(),
@@ -81,13 +83,10 @@ def _static_files() -> dict[str, bytes]:
     bibliography = paths.book() / "references.bib"
     if bibliography.is_file():
         files["book/references.bib"] = bibliography.read_bytes()
-    for folder, place in (
-        (paths.book() / "_static", "_static"),
-        (paths.build() / "figures", "_extra/fig"),
-    ):
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                files[f"{place}/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
+    static = paths.book() / "_static"
+    for path in sorted(static.rglob("*")):
+        if path.is_file():
+            files[f"_static/{path.relative_to(static).as_posix()}"] = path.read_bytes()
     return files
 
 
@@ -98,9 +97,8 @@ def _config() -> dict[str, Any]:
     if (config.get("repository") or {}).get("url"):
         page |= dict.fromkeys(("use_repository_button", "use_edit_page_button"), True)
     if (paths.book() / "references.bib").is_file():
-        sphinx = config.setdefault("sphinx", {}).setdefault("config", {})
-        sphinx |= {
-            "bibtex_bibfiles": ["book/references.bib"],
+        config["bibtex_bibfiles"] = ["book/references.bib"]
+        config["sphinx"]["config"] |= {
             "bibtex_reference_style": "author_year",
             "bibtex_default_style": "plain",
         }
@@ -161,7 +159,7 @@ def figure_directive(chapter: Chapter, figure: dict[str, Any]) -> str:
         f"````{{figure}} {up}_extra/fig/{figure['id']}/{figure['image']['file']}",
         *(f":{name}: {value}" for name, value in options.items()),
         "",
-        " ".join(figure["caption"].split()),
+        _MARKUP.sub(r"\\\g<0>", " ".join(figure["caption"].split())),
         f'<span class="figure-links">{links}</span>',
         "````",
     ]
