@@ -24,6 +24,9 @@ LIBRARY = {
 }
 
 
+REPOSITORY = Path(__file__).parents[1]
+
+
 class Inline(Executor):
     """Runs each job at once in this process: a stand-in for a cluster's executor."""
 
@@ -40,7 +43,8 @@ class Book:
         self.root = root
         (root / "book").mkdir(parents=True, exist_ok=True)
         (root / "book/index.md").write_text("# The tiny book\n")
-        shutil.copy(Path(__file__).parents[1] / "_config.yml", root)
+        for name in ("_config.yml", "CITATION.cff"):
+            shutil.copy(Path(__file__).parents[1] / name, root)
         self.write("data/corpus/corpus.parquet", "drawings")
         self.write("models/emoji-ldm/unet.safetensors", "weights")
         self.contents()
