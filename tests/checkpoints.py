@@ -109,7 +109,9 @@ def _unet(width: int, **more: Any) -> UNet2DConditionModel:
     return UNet2DConditionModel(**(shape | more))
 
 
-def _plain(unet: UNet2DConditionModel, scheduler: Any, length: int = 77) -> StableDiffusionPipeline:
+def plain_pipeline(
+    unet: UNet2DConditionModel, scheduler: Any, length: int = 77
+) -> StableDiffusionPipeline:
     words = tokenizer(length)
     return StableDiffusionPipeline(
         vae=_vae(),
@@ -134,7 +136,7 @@ def _embedded() -> StableDiffusionPipeline:
         mid_block_type="UNetMidBlock2D",
         attention_head_dim=(2, 4, 8),
     )
-    return _plain(unet, _ddim(prediction_type="v_prediction"), length=32)
+    return plain_pipeline(unet, _ddim(prediction_type="v_prediction"), length=32)
 
 
 def _ddim(**more: Any) -> DDIMScheduler:
@@ -144,13 +146,13 @@ def _ddim(**more: Any) -> DDIMScheduler:
 def _sd1() -> StableDiffusionPipeline:
     """SD 1.x: the mid block attends, the number of heads is fixed, PNDM as released."""
     pndm = PNDMScheduler(**BETAS, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
-    return _plain(_unet(32), pndm)
+    return plain_pipeline(_unet(32), pndm)
 
 
 def _turbo() -> StableDiffusionPipeline:
     """SD 2.x and Turbo: linear projections, heads by level, Euler with trailing timesteps."""
     unet = _unet(32, use_linear_projection=True, attention_head_dim=(2, 4))
-    return _plain(
+    return plain_pipeline(
         unet, EulerDiscreteScheduler(**BETAS, timestep_spacing="trailing", steps_offset=1)
     )
 
@@ -158,7 +160,7 @@ def _turbo() -> StableDiffusionPipeline:
 def _bk_sdm() -> StableDiffusionPipeline:
     """BK-SDM-Tiny: no mid block."""
     pndm = PNDMScheduler(**BETAS, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
-    return _plain(_unet(32, mid_block_type=None), pndm)
+    return plain_pipeline(_unet(32, mid_block_type=None), pndm)
 
 
 def _sdxl() -> StableDiffusionXLPipeline:
@@ -218,8 +220,8 @@ _PIPELINES = {
 }
 
 
-def full_size_unet(dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
-    """Stable Diffusion 1.5's own U-Net (860 M parameters), allocated once and filled in place."""
+def build_full_size(folder: Path) -> Path:
+    """Write Stable Diffusion 1.5's own U-Net (860 M parameters, fp16) with a small text encoder."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(
             sample_size=64,
@@ -228,12 +230,13 @@ def full_size_unet(dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
             cross_attention_dim=768,
             attention_head_dim=8,
         )
-    unet = unet.to(dtype).to_empty(device="cpu")
+    unet = unet.half().to_empty(device="cpu")
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in unet.parameters():
             parameter.uniform_(-0.02, 0.02) if parameter.ndim > 1 else parameter.fill_(1.0)
-    return unet.eval().requires_grad_(False)
+    plain_pipeline(unet, _ddim()).save_pretrained(folder)
+    return folder
 
 
 def model_index(folder: Path, **changes: Any) -> None:

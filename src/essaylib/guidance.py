@@ -26,7 +26,7 @@ from essaylib.record import Trace
 def decompose(trace: Trace) -> pd.DataFrame:
     """Norms and angles of guidance, one row a step and image.
 
-    Columns: step, timestep, image, guidance_scale; the norms `uncond` |u|, `text` |c|,
+    Columns: step, image, timestep, guidance_scale; the norms `uncond` |u|, `text` |c|,
     `difference` |c − u| and `guided` |u + w (c − u)|; `cosine` of c − u with c; `parallel` and
     `perpendicular`, the lengths of what guidance adds to the text prediction, (w − 1)(c − u),
     along c and across it. All over the C·h·w numbers of a latent.

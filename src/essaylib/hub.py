@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 def snapshot(hub_id: str, revision: str | None = None) -> Path | None:
     """The cached folder of a model, or None where it is absent or incomplete."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         folder = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
         weights.files(folder)
-    except (LocalEntryNotFoundError, EssayError):
+    except (LocalEntryNotFoundError, HFValidationError, EssayError):
         return None
     return folder
 

@@ -134,7 +134,7 @@ class _Recorder:
     # Taps, in the order in which a pipeline reaches them.
 
     def _encode_prompt(self, encode: Callable, *args: Any, **kwargs: Any) -> Any:
-        given = inspect.signature(encode).bind(*args, **kwargs).arguments
+        given = _arguments(type(self.pipe).encode_prompt, args, kwargs)
         texts = {name: given.get(name) for name in ("prompt", "negative_prompt")}
         self.prompts = {name: text for name, text in texts.items() if text is not None}
         with self.clock.span("text_encoder"):
@@ -164,7 +164,7 @@ class _Recorder:
     def _scheduler_step(self, step: Callable, *args: Any, **kwargs: Any) -> Any:
         if self.prediction is None:
             return step(*args, **kwargs)
-        given = inspect.signature(step).bind(*args, **kwargs).arguments
+        given = _arguments(type(self.pipe.scheduler).step, args, kwargs)
         guided, t, sample = given["model_output"], given["timestep"], given["sample"]
         at = self.calls - 1
         self._put("latents", at, sample, extra=1)
@@ -446,7 +446,7 @@ def _chosen_layers(unet: torch.nn.Module, capture: Capture) -> dict[str, torch.n
         layers = chosen
     if not layers:
         raise EssayError("This U-Net has no cross-attention (no attn2 modules) to capture.")
-    fused = [name for name, layer in layers.items() if getattr(layer, "fused_projections", False)]
+    fused = [n for n, m in layers.items() if type(m.processor).__name__.startswith("Fused")]
     if fused:
         raise EssayError(
             f"{fused[0]} has fused projections, which bypass to_q and to_k: call "
@@ -460,6 +460,11 @@ def _alpha_cumprod(scheduler: Any, t: Any, index: int | None) -> float:
     if index is not None and hasattr(scheduler, "sigmas"):
         return 1 / (1 + float(scheduler.sigmas[index]) ** 2)
     return float(scheduler.alphas_cumprod[int(t)])
+
+
+def _arguments(method: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
+    """A call's arguments by name, whatever someone may have wrapped around the method."""
+    return inspect.signature(method).bind(None, *args, **kwargs).arguments
 
 
 def _seed(generator: Any) -> Any:

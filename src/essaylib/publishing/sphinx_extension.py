@@ -7,13 +7,14 @@ links lead to the Markdown that people write.
 
 from __future__ import annotations
 
+import html
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from docutils.utils.math import MathError
-from docutils.utils.math.latex2mathml import tex2mathml
+from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
@@ -32,28 +33,30 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 
 def _inline(translator: HTML5Translator, node: nodes.math) -> None:
-    translator.body.append(_mathml(node, as_block=False))
+    translator.body.append(_mathml(node, "inline"))
     raise nodes.SkipNode
 
 
 def _block(translator: HTML5Translator, node: nodes.math_block) -> None:
-    translator.body.append(f'<div class="math">{_mathml(node, as_block=True)}')
-    if node.get("number"):
-        number = node["number"]
-        translator.body.append(f'<span class="eqno">({number})')
-        translator.add_permalink_ref(node, "Link to this equation")
-        translator.body.append("</span>")
+    translator.body.append(translator.starttag(node, "div", "", CLASS="math"))
+    translator.body.append(_mathml(node, "block"))
+    if number := node.get("number"):
+        translator.body.append(f'<span class="eqno">({number})</span>')
     translator.body.append("</div>\n")
     raise nodes.SkipNode
 
 
-def _mathml(node: nodes.Element, as_block: bool) -> str:
+def _mathml(node: nodes.Element, display: str) -> str:
     tex = node.astext().strip()
     try:
-        return tex2mathml(tex, as_block=as_block)
-    except MathError as error:
-        _logger.warning("formula not understood: %s: %s", tex, error, location=node)
-        return f"<code>{nodes.unescape(tex)}</code>"
+        mathml = convert(tex, display=display)
+        understood = not re.search(r"\\\w|<mi>&</mi>", mathml)  # it copies what it does not know
+    except Exception:  # the converter's errors share no class of their own
+        understood = False
+    if not understood:
+        _logger.warning("formula not understood: %s", tex, location=node)
+        return f"<code>{html.escape(tex)}</code>"
+    return mathml
 
 
 def _markdown_source(

@@ -20,6 +20,10 @@ from torch import nn
 from tqdm import tqdm
 
 from essaylib.errors import EssayError
+from essaylib.training.muon import Muon
+
+OUTER = ("embedding", "conv_in", "conv_out", "quant_conv", "stem", "concept", "vendor", "_projection")
+"""Parts of names of the layers between a network and the world."""
 
 
 @dataclass
@@ -84,7 +88,7 @@ def train(stage: Stage, schedule: Schedule) -> dict:
     torch.manual_seed(schedule.seed)
     stage.folder.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in stage.modules.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(groups(stage.modules), lr=schedule.lr, betas=(0.9, 0.98))
+    optimiser = Muon(groups(stage.modules, schedule.lr), betas=(0.9, 0.98))
     averages = [p.detach().clone() for p in parameters]
     checkpoint = stage.folder / f"{stage.name}.pt"
     step, seconds = restore(checkpoint, stage.modules, optimiser, averages)
@@ -93,7 +97,7 @@ def train(stage: Stage, schedule: Schedule) -> dict:
     start = time.monotonic() - seconds
     while (progress := schedule.progress(step, time.monotonic() - start)) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = schedule.lr * schedule.rate(step, progress)
+            group["lr"] = group["peak"] * schedule.rate(step, progress)
         with precision(schedule.device):
             loss, numbers = stage.loss(step, progress)
         optimiser.zero_grad(set_to_none=True)
@@ -113,7 +117,7 @@ def train(stage: Stage, schedule: Schedule) -> dict:
         if step % stage.every == 0:
             with swapped(parameters, averages):
                 extra = stage.validate() if stage.validate else {}
-            row = log.write(step, time.monotonic() - start, group["lr"], extra)
+            row = log.write(step, time.monotonic() - start, optimiser.param_groups[-1]["lr"], extra)
             bar.set_postfix({k: f"{v:.3g}" for k, v in row.items() if k not in ("step", "seconds")})
             save(checkpoint, stage.modules, optimiser, averages, step, time.monotonic() - start)
     bar.close()
@@ -124,12 +128,19 @@ def train(stage: Stage, schedule: Schedule) -> dict:
     return {"steps": step, "images": step * schedule.batch, "seconds": round(seconds)}
 
 
-def groups(module: nn.Module) -> list[dict]:
-    """Split parameters into matrices, which decay, and vectors, which do not."""
-    learn = [p for p in module.parameters() if p.requires_grad]
+def groups(module: nn.Module, lr: float) -> list[dict]:
+    """Split parameters in two: hidden matrices and kernels for Muon, the rest for AdamW.
+
+    The rest is what maps to or from the world (token and position tables, the first and last
+    layers) and all vectors.
+    """
+    learn = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    hidden = [p for name, p in learn if p.ndim > 1 and not any(w in name for w in OUTER)]
+    chosen = {id(p) for p in hidden}
+    rest = [p for _, p in learn if id(p) not in chosen]
     return [
-        {"params": [p for p in learn if p.ndim > 1], "weight_decay": 0.01},
-        {"params": [p for p in learn if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": hidden, "lr": 20 * lr, "peak": 20 * lr, "weight_decay": 0.01, "orthogonal": True},
+        {"params": rest, "lr": lr, "peak": lr, "weight_decay": 0.0},
     ]
 
 
