@@ -93,7 +93,7 @@ def test_no_page_asks_another_host_for_anything(book):
 def test_formulas_are_mathml_and_widgets_stay_in_the_notebook(page):
     text = page("book/one.html")
     assert text.count("<math ") == 2 and "<mfrac>" in text
-    assert 'href="#equation-chain"' in text
+    assert 'href="#equation-chain"' in text and 'id="equation-chain"' in text
     assert not [tag for tag in re.findall("<script[^>]*>", text) if "mathjax" in tag.lower()]
     assert "widget-view" not in text
 
