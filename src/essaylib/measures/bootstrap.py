@@ -117,6 +117,13 @@ def crossed(
     return _percentile(estimate, found, rows)
 
 
+def interval(
+    estimate: float, found: np.ndarray, n: int, left_out: np.ndarray | None = None
+) -> Estimate:
+    """Make an interval from resampled values: BCa where the jackknife's `left_out` is given."""
+    return _percentile(estimate, found, n) if left_out is None else _bca(estimate, found, left_out)
+
+
 def _rows_of(clusters: np.ndarray) -> list[np.ndarray]:
     _, index = np.unique(clusters, return_inverse=True)
     order = np.argsort(index, kind="stable")

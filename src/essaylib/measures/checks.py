@@ -7,9 +7,9 @@ import numpy as np
 from essaylib.errors import EssayError
 
 
-def finite(values: Any, name: str, dims: int | None = None) -> np.ndarray:
-    """`values` as a float64 array; refuse emptiness, NaN, infinity and another number of axes."""
-    array = np.asarray(values, dtype=np.float64)
+def finite(values: Any, name: str, dims: int | None = None, dtype: type = np.float64) -> np.ndarray:
+    """`values` as an array of floats; refuse emptiness, NaN, infinity and other numbers of axes."""
+    array = np.asarray(values, dtype=dtype)
     if dims is not None and array.ndim != dims:
         raise EssayError(f"{name} must have {dims} axes, not {array.ndim} (shape {array.shape}).")
     if array.size == 0:

@@ -16,8 +16,8 @@ say "lost".
 
 Floors: `shuffled`, the same with the drawings' features dealt out at random;
 `projection="random"`; `probe="distance"`, nearest neighbours with nothing fitted (`source` is 1
-there by construction, for a drawing is nearest to itself); and the features of an untrained network,
-which the caller passes in.
+there by construction, for a drawing is nearest to itself); and the features of an untrained
+network, which the caller passes in.
 """
 
 from dataclasses import dataclass

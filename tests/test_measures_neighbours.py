@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.neighbors import NearestNeighbors
+
+from essaylib.errors import EssayError
+from essaylib.measures import neighbours
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(5, 300), st.integers(1, 5), st.integers(0, 99))
+def test_the_search_matches_scikit_learn(n, k, seed):
+    rng = np.random.default_rng(seed)
+    among, queries = rng.normal(size=(n, 12)), rng.normal(size=(7, 12))
+    distances, rows = neighbours.nearest(queries, among, k)
+    wanted, wanted_rows = (
+        NearestNeighbors(n_neighbors=k, algorithm="brute").fit(among).kneighbors(queries)
+    )
+    assert distances == pytest.approx(wanted / np.sqrt(12), rel=1e-4)
+    assert (rows == wanted_rows).all()
+
+
+def test_a_copy_is_at_distance_zero_and_can_leave_itself_out():
+    x = np.random.default_rng(0).integers(0, 255, size=(600, 4, 4, 3))
+    distances, rows = neighbours.nearest(x, x)
+    assert (rows[:, 0] == np.arange(600)).all() and distances.max() < 1e-3
+    distances, rows = neighbours.nearest(x, x, own=np.arange(600))
+    assert (rows[:, 0] != np.arange(600)).all() and distances.min() > 1
+    _, mixed = neighbours.nearest(x[:2], x, own=np.array([0, -1]))
+    assert mixed[0, 0] != 0 and mixed[1, 0] == 1
+
+
+def test_distances_are_in_grey_levels():
+    a, b = np.zeros((1, 8, 8, 3)), np.full((1, 8, 8, 3), 10.0)
+    assert neighbours.distance(a, b) == pytest.approx([10])
+    assert neighbours.nearest(a, b)[0] == pytest.approx(np.array([[10]]))
+
+
+def test_the_threshold_takes_in_the_share_of_duplicates():
+    assert neighbours.threshold(np.arange(101.0)) == pytest.approx(95)
+    assert neighbours.threshold(np.arange(101.0), 0.5) == pytest.approx(50)
+
+
+def test_patches_know_where_they_were_cut():
+    images = np.full((2, 32, 32, 3), 255, np.uint8)
+    images[1, 16:, :16] = np.random.default_rng(0).integers(0, 255, (16, 16, 3))
+    cut = neighbours.patches(images)
+    assert (cut.owner.tolist(), cut.place.tolist()) == ([1], [2])
+    assert (cut.pixels[0].reshape(16, 16, 3) == images[1, 16:, :16]).all()
+    assert len(neighbours.patches(images, flat=0).pixels) == 8
+
+
+def striped(seed, n=1):
+    return np.random.default_rng(seed).integers(0, 255, (n, 32, 32, 3)).astype(float)
+
+
+def test_a_copy_borrows_nothing_and_a_collage_does():
+    training = striped(0, n=3)
+    collage = training[0].copy()
+    collage[:16, :16] = training[1][:16, :16]
+    collage[16:, 16:] = training[2][:16, 16:]
+    own = striped(9)[0]
+    outputs = np.stack([training[0], collage, own, np.full((32, 32, 3), 255.0)])
+    cut, known = neighbours.patches(outputs), neighbours.patches(training)
+    share, rows = neighbours.borrowed(cut, known, limit=1.0, images=4)
+    assert share[:3].tolist() == [0, 0.5, 0] and np.isnan(share[3])
+    mine = cut.owner == 1
+    assert known.owner[rows[mine]].tolist() == [1, 0, 0, 2]
+    assert known.place[rows[mine]].tolist() == [0, 1, 2, 1]
+
+
+def test_bad_images_are_refused():
+    with pytest.raises(EssayError, match="do not tile"):
+        neighbours.patches(np.zeros((1, 30, 32, 3)))
+    with pytest.raises(EssayError, match="differ in size"):
+        neighbours.nearest(np.zeros((2, 3)), np.zeros((2, 4)))
+    with pytest.raises(EssayError, match="between 1 and 2"):
+        neighbours.nearest(np.zeros((2, 3)), np.zeros((2, 3)), k=3)
+    with pytest.raises(EssayError, match="between 1 and 1"):
+        neighbours.nearest(np.zeros((2, 3)), np.zeros((2, 3)), k=2, own=np.arange(2))
+    with pytest.raises(EssayError, match="NaN"):
+        neighbours.nearest(np.full((2, 3), np.nan), np.zeros((2, 3)))
+    with pytest.raises(EssayError, match="must pair"):
+        neighbours.distance(np.zeros((2, 3)), np.zeros((1, 3)))

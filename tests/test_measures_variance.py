@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from essaylib.errors import EssayError
+from essaylib.measures import bootstrap, variance
+
+
+def crossed(rows, columns, a, b, c, d=6, seed=0):
+    rng = np.random.default_rng(seed)
+    return (
+        a * rng.normal(size=(rows, 1, d))
+        + b * rng.normal(size=(1, columns, d))
+        + c * rng.normal(size=(rows, columns, d))
+    )
+
+
+def test_shares_match_a_hand_computation():
+    # Rows 0 and 4, columns 0 and 2, no interaction: mean squares 16, 4 and 0.
+    x = np.array([[0.0, 2.0], [4.0, 6.0]])
+    found = variance.shares(x)
+    # Components: rows (16 - 0) / 2 = 8, columns (4 - 0) / 2 = 2.
+    assert (found.rows, found.columns, found.interaction) == pytest.approx((0.8, 0.2, 0.0))
+
+
+def test_shares_match_the_textbook_formulas():
+    x = crossed(7, 4, 1, 0.5, 1, d=1)[..., 0]
+    r, c = x.shape
+    rows, columns = x.mean(1, keepdims=True), x.mean(0, keepdims=True)
+    ms_rows = c * ((rows - x.mean()) ** 2).sum() / (r - 1)
+    ms_columns = r * ((columns - x.mean()) ** 2).sum() / (c - 1)
+    ms_rest = ((x - rows - columns + x.mean()) ** 2).sum() / ((r - 1) * (c - 1))
+    parts = np.array([(ms_rows - ms_rest) / c, (ms_columns - ms_rest) / r, ms_rest])
+    found = variance.shares(x)
+    wanted = tuple(parts / parts.sum())
+    assert (found.rows, found.columns, found.interaction) == pytest.approx(wanted)
+
+
+def test_what_is_planted_comes_back():
+    found = variance.shares(crossed(300, 40, 2, 1, 1, d=40))
+    assert found.rows == pytest.approx(4 / 6, abs=0.02)
+    assert found.columns == pytest.approx(1 / 6, abs=0.02)
+    nothing = variance.shares(crossed(300, 4, 0, 0, 1, d=40))
+    assert nothing.rows == pytest.approx(0, abs=0.01)
+    assert nothing.interaction == pytest.approx(1, abs=0.02)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 8), st.integers(2, 6), st.integers(0, 99))
+def test_shares_sum_to_one_and_ignore_scale_shift_and_order(rows, columns, seed):
+    x = crossed(rows, columns, 1, 1, 1, seed=seed)
+    found = variance.shares(x)
+    assert found.rows + found.columns + found.interaction == pytest.approx(1)
+    rng = np.random.default_rng(seed)
+    again = variance.shares(5 + 3 * x[rng.permutation(rows)][:, rng.permutation(columns)])
+    assert again.rows == pytest.approx(found.rows)
+    turned = variance.shares(x.swapaxes(0, 1))
+    assert (turned.rows, turned.columns) == pytest.approx((found.columns, found.rows))
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_fast_intervals_match_the_plain_bootstrap(method):
+    x = crossed(40, 4, 1, 0.3, 1)
+    fast = variance.over_rows(x, "unnamed", method=method)
+    slow = bootstrap.bootstrap(
+        lambda rows: 1 - variance.shares(x[rows]).rows, len(x), draws=2000, method=method
+    )
+    assert fast.estimate == pytest.approx(slow.estimate)
+    assert (fast.low, fast.high) == pytest.approx((slow.low, slow.high), abs=0.03)
+    assert fast.n == 40
+
+
+def test_components_can_be_asked_for_one_by_one():
+    x = crossed(20, 4, 1, 0.5, 1)
+    found = variance.shares(x)
+    one = {name: variance.over_rows(x, name, draws=50).estimate for name in ("rows", "columns")}
+    assert one == pytest.approx({"rows": found.rows, "columns": found.columns})
+    with pytest.raises(EssayError, match="Unknown component"):
+        variance.over_rows(x, "vendor")
+
+
+def test_dispersion_is_the_squared_distance_to_the_mean():
+    x = np.array([[[0.0, 0.0], [2.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]]])
+    assert variance.dispersion(x).tolist() == [1.0, 0.0]
+
+
+def test_copies_are_misregistered_but_hardly_different():
+    images = np.full((2, 32, 32, 3), 255.0)
+    images[:, 8:24, 8:24] = [[[[200, 30, 30]]], [[[30, 30, 200]]]]
+    copies = variance.misregistered(images, shift=1, zoom=0.02)
+    assert copies.shape == (2, 4, 32, 32, 3)
+    assert copies.max() < 255.001 and copies.min() > 29.999
+    assert (copies[:, 0] != copies[:, 1]).any()
+    assert variance.shares(copies).rows > 0.8
+    still = variance.misregistered(images, copies=2, shift=0, zoom=0)
+    assert still[:, 1] == pytest.approx(images)
+
+
+def test_degenerate_tables_are_refused():
+    with pytest.raises(EssayError, match="two rows and two columns"):
+        variance.shares(np.ones((1, 4, 3)))
+    with pytest.raises(EssayError, match="two rows and two columns"):
+        variance.shares(np.ones(4))
+    with pytest.raises(EssayError, match="Nothing varies"):
+        variance.shares(np.full((3, 4, 2), 0.1))
+    with pytest.raises(EssayError, match="NaN"):
+        variance.shares(np.array([[1, np.nan], [1, 2]]))
