@@ -104,15 +104,16 @@ def _model(pipe: Any, name: str | None) -> dict[str, Any] | None:
         return models.describe(pipe)
     try:
         spec = models.resolve(name)
-    except EssayError:  # a model built in memory, or one that has gone
+        place = models.folder(spec)
+        digests = weights.hashes(place) if place else {}
+    except EssayError:  # built in memory, or not whole: whoever loads it is told what is wrong
         return {"name": str(name)}
-    place = models.folder(spec)
     return {
         "name": spec.name,
         "hub_id": spec.hub_id,
         "revision": hub.revision(place) if place else None,
         "licence": spec.licence,
-        "weights": weights.hashes(place) if place else {},
+        "weights": digests,
     }
 
 

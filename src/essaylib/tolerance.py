@@ -69,10 +69,12 @@ class Tolerance:
     def to_json(self) -> dict[str, float] | str:
         return "unlocked" if self.kind == "unlocked" else {self.kind: self.value}
 
-    def __str__(self) -> str:
+    def write(self, size: float | None = None) -> str:
+        """A departure of `size` in this tolerance's unit; its own value by default."""
+        size = self.value if size is None else size
         if self.kind == "relative":
-            return f"{self.value:.3g} of the value"
-        return f"{self.value:.3g} items" if self.kind == "items" else f"{self.value:.3g}"
+            return f"{100 * size:.3g} %"
+        return f"{size:g} items" if self.kind == "items" else f"{size:.3g}"
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,10 @@ class Difference:
         return self.size / self.tolerance.value if self.tolerance.value else math.inf
 
     def __str__(self) -> str:
-        unit = {"relative": " of the value", "items": " items"}.get(self.tolerance.kind, "")
+        size, allowed = self.tolerance.write(self.size), self.tolerance.write()
         return (
             f"{self.column} at {self.place}: {self.expected} → {self.actual} "
-            f"(off by {self.size:.3g}{unit}, tolerance {self.tolerance.value:.3g})"
+            f"(off by {size}, tolerance {allowed})"
         )
 
 

@@ -5,9 +5,12 @@
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -40,7 +43,7 @@ class Verified:
         return f"{self.id}: {self.comparison}"
 
 
-def path() -> Any:
+def path() -> Path:
     return paths.book() / "figures.lock.json"
 
 
@@ -95,12 +98,16 @@ def accept(ids: Iterable[str] | None = None) -> list[Verified]:
 
 
 def verify(
-    ids: Iterable[str] | None = None, model: str | None = None, threads: int = 1
+    ids: Iterable[str] | None = None,
+    model: str | None = None,
+    threads: int = 1,
+    executor: Executor | None = None,
 ) -> list[Verified]:
     """Run the chapters of these figures again, or of all, and compare with the lock.
 
-    Without ids, a figure that is drawn but not locked is reported too. Raises `EssayError` for an
-    id that is unknown; a chapter that fails leaves its figures *missing*.
+    Without ids, a figure that is drawn but not locked is reported too. A chapter that fails leaves
+    its figures *missing*. Raises `EssayError` for an unknown id, and for a chapter that fails and
+    has no figure to report it by.
     """
     from essaylib.publishing import execute
 
@@ -113,22 +120,29 @@ def verify(
             id: entry[model_name]["chapter"] for id, entry in locked.items() if model_name in entry
         }
     started = datetime.now(UTC).replace(microsecond=0)
-    execute.run(
+    report = execute.run(
         sorted(set(chapters.values())) if asked else None,
         execute.given(model=model),
         threads=threads,
         force=True,
+        executor=executor,
     )
     if not asked:
         for id in figures.ids():
             if _drawn_since(id, started):
                 chapters.setdefault(id, figures.load(id)["chapter"])
-    return [
-        status(id, model)
-        if _drawn_since(id, started)
-        else Verified(id, chapter, Comparison(MISSING, reason="not drawn by its chapter"))
-        for id, chapter in sorted(chapters.items())
-    ]
+    failed = {entry.id: entry.error for entry in report.chapters if entry.status == "failed"}
+    if not asked and not set(failed) <= set(chapters.values()):
+        report.raise_for_failures()
+    found = []
+    for id, chapter in sorted(chapters.items()):
+        if _drawn_since(id, started):
+            found.append(status(id, model))
+            continue
+        error = failed.get(chapter)
+        reason = f"its chapter failed: {error['message']}" if error else "not drawn by its chapter"
+        found.append(Verified(id, chapter, Comparison(MISSING, reason=reason)))
+    return found
 
 
 def table() -> list[str]:
@@ -153,6 +167,21 @@ def table() -> list[str]:
 def failures(found: Iterable[Verified]) -> list[Verified]:
     """Those that changed or are missing."""
     return [item for item in found if item.comparison.status in (CHANGED, MISSING)]
+
+
+def reused(versions: Sequence[dict[str, dict[str, str]]]) -> list[str]:
+    """What breaks the promise that ids are permanent, in versions of the registry, oldest first."""
+    broken = []
+    for before, after in pairwise(versions):
+        for id, entry in before.items():
+            now = after.get(id)
+            if now is None:
+                broken.append(f"{id} was removed: keep it as a redirect.")
+            elif "redirect" in entry and "redirect" not in now:
+                broken.append(f"{id} was retired and is used again.")
+            elif "redirect" not in now and now["chapter"] != entry["chapter"]:
+                broken.append(f"{id} went from {entry['chapter']} to {now['chapter']}.")
+    return broken
 
 
 def _chapter_of(id: str, locked: dict[str, dict[str, Any]]) -> str:
@@ -183,7 +212,7 @@ def _lines(value: Any, depth: int, indent: int = 0) -> str:
     return "{\n" + ",\n".join(items) + "\n" + " " * indent + "}"
 
 
-def _write(target: Any, text: str) -> None:
+def _write(target: Path, text: str) -> None:
     try:
         target.write_text(text, encoding="utf-8")
     except OSError as error:

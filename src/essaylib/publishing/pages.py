@@ -18,6 +18,7 @@ from essaylib.provenance import sha256
 from essaylib.publishing import cite, execute, lock
 from essaylib.publishing.chapters import chapters
 from essaylib.publishing.chapters import pages as contents
+from essaylib.tolerance import Tolerance
 
 PREVIEW_ROWS = 12
 FORMAT_NAMES = {"text": "Plain text", "bibtex": "BibTeX", "csl-json": "CSL-JSON", "ris": "RIS"}
@@ -264,12 +265,10 @@ def _tolerance(found: Any) -> str:
     """A tolerance in words."""
     if found == "unlocked":
         return "measured anew each time, never compared"
-    kind, value = next(iter(found.items()))
-    if value == 0:
+    tolerance = Tolerance.parse(found, "number")
+    if tolerance.value == 0:
         return "none: the same again"
-    if kind == "relative":
-        return f"{100 * value:.3g} % of the value"
-    return f"{value:g} items" if kind == "items" else f"{value:g}"
+    return tolerance.write() + (" of the value" if tolerance.kind == "relative" else "")
 
 
 def _at_commit(record: dict[str, Any], repository: str) -> str:
