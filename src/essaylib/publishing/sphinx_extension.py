@@ -39,9 +39,9 @@ def _inline(translator: HTML5Translator, node: nodes.math) -> None:
 
 def _block(translator: HTML5Translator, node: nodes.math_block) -> None:
     translator.body.append(translator.starttag(node, "div", "", CLASS="math"))
-    translator.body.append(_mathml(node, "block"))
-    if number := node.get("number"):
+    if number := node.get("number"):  # first, as the theme's style sheet expects it
         translator.body.append(f'<span class="eqno">({number})</span>')
+    translator.body.append(_mathml(node, "block"))
     translator.body.append("</div>\n")
     raise nodes.SkipNode
 
