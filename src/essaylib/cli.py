@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from essaylib.errors import EssayError
+from essaylib.training.cli import app as train_app
 
 
 class EssayGroup(TyperGroup):
@@ -150,17 +151,20 @@ def verify(
         typer.echo(item)
     if failed := lock.failures(found):
         typer.echo(
-            f"{len(failed)} of {len(found)} figures differ from book/figures.lock.json; where that "
-            "is meant, accept it with `essay lock ID`.",
+            f"{len(failed)} of {len(found)} differ from the locks; where that is meant, accept it "
+            "with `essay lock ID` (a claim with `essay lock --claims`).",
             err=True,
         )
         raise typer.Exit(1)
-    typer.echo(f"{len(found)} figures as locked.")
+    typer.echo(f"{len(found)} as locked.")
 
 
 @app.command()
 def lock(
     ids: Annotated[list[str] | None, typer.Argument(help="Figure ids; all drawn if none.")] = None,
+    only_claims: Annotated[
+        bool, typer.Option("--claims", help="Lock what the claims found instead.")
+    ] = False,
 ):
     """Accept figures as they were last drawn, and say what differs from before.
 
@@ -168,6 +172,11 @@ def lock(
     """
     from essaylib.publishing import lock as locking
 
+    if only_claims:
+        from essaylib import claims
+
+        typer.echo(f"Claims locked anew: {', '.join(claims.lock()) or 'none'}.")
+        return
     differed = locking.accept(ids)
     for item in differed:
         typer.echo(item)
@@ -227,6 +236,12 @@ def sample(
     settings = ", ".join(setting.name for setting in drawn.plan.settings)
     typer.echo(f"{plan}: {len(drawn):,} images at the settings {settings}.")
 
+
+app.add_typer(
+    train_app,
+    name="train",
+    help="Make the corpus and the embedded model anew, stage by stage.\n\nExample: essay train all",
+)
 
 models_app = typer.Typer(
     help="List the models that the book knows, and fetch one.\n\nExample: essay models",
