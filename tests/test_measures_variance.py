@@ -92,7 +92,7 @@ def test_copies_are_misregistered_but_hardly_different():
     assert copies.shape == (2, 4, 32, 32, 3)
     assert copies.max() < 255.001 and copies.min() > 29.999
     assert (copies[:, 0] != copies[:, 1]).any()
-    assert variance.shares(copies).rows > 0.8
+    assert variance.shares(copies).rows > 0.7
     still = variance.misregistered(images, copies=2, shift=0, zoom=0)
     assert still[:, 1] == pytest.approx(images)
 
