@@ -157,7 +157,30 @@ def test_the_commands_list_verify_and_lock(sandbox, monkeypatch):
     assert "w at row 2: 2.0 → 3.0" in done.output and "essay lock ID" in done.output
     assert "2.0 → 3.0" in run.invoke(cli.app, ["lock"]).output
     done = run.invoke(cli.app, ["verify"])
-    assert (done.exit_code, "1 figures as locked." in done.output) == (0, True)
+    assert (done.exit_code, "1 as locked." in done.output) == (0, True)
+
+
+def test_claims_are_compared_with_their_own_lock(sandbox):
+    from datetime import UTC, datetime, timedelta
+
+    from essaylib import claims
+
+    (sandbox / "book" / "claims.yml").write_text((ROOT / "book" / "claims.yml").read_text())
+    began = datetime.now(UTC) - timedelta(minutes=1)
+
+    def record(estimate):
+        glue.chapter("values", model="embedded", seed=0)
+        test = claims.Test(estimate, estimate - 0.02, estimate + 0.02, p=0.001, n=1008)
+        claims.record("values", test, control_ok=True, seed=None, show=False)
+        return [str(item) for item in lock._claims(began)]
+
+    assert record(0.4) == [], "nothing is locked yet"
+    assert CliRunner().invoke(cli.app, ["lock", "--claims"]).output.strip().endswith("values.")
+    assert record(0.4) == ["claim values: identical"]
+    assert record(0.404)[0].startswith("claim values: within tolerance")
+    assert "low at row 1: 0.38 → 0.58" in record(0.6)[0]
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    assert "not recorded" in str(lock._claims(later)[0])
 
 
 def test_each_model_has_its_own_entry(sandbox):

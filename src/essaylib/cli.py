@@ -243,6 +243,30 @@ app.add_typer(
     help="Make the corpus and the embedded model anew, stage by stage.\n\nExample: essay train all",
 )
 
+
+@app.command()
+def claims(
+    lock: Annotated[bool, typer.Option("--lock", help="Keep the recorded p in the lock.")] = False,
+):
+    """List the claims with the verdicts that the chapters recorded.
+
+    Holm's correction runs across all claims, so each verdict needs the others' p: --lock writes
+    them to book/claims.lock.json. A final verdict that would change is refused.
+
+    Example: essay claims --lock
+    """
+    from essaylib import claims as book
+
+    if lock:
+        typer.echo(f"Locked anew: {', '.join(book.lock()) or 'nothing changed'}.")
+    found = book.recorded()
+    for claim in book.load():
+        kept = found.get(claim.id)
+        word = "not computed" if kept is None else kept["verdict"]
+        note = " (exploratory)" if kept and kept["exploratory"] else ""
+        typer.echo(f"{claim.id:<13} {word}{note}")
+
+
 models_app = typer.Typer(
     help="List the models that the book knows, and fetch one.\n\nExample: essay models",
     rich_markup_mode=None,

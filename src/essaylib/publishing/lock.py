@@ -13,13 +13,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
-from essaylib import figures, paths
+from essaylib import claims, figures, paths
 from essaylib.errors import EssayError
 from essaylib.publishing import cite
-from essaylib.tolerance import CHANGED, MISSING, Comparison, compare
+from essaylib.tolerance import CHANGED, MISSING, Comparison, compare, fingerprint
 
+LONG_AGO = "1970-01-01T00:00:00+00:00"
 REGISTRY_HEADER = """\
 # Every figure id that was ever published, with its chapter and title. Ids are cited: none is
 # removed, given to another chapter or used for another figure. A renamed figure keeps its old id
@@ -105,7 +107,8 @@ def verify(
 ) -> list[Verified]:
     """Run the chapters of these figures again, or of all, and compare with the lock.
 
-    Without ids, a figure that is drawn but not locked is reported too. A chapter that fails leaves
+    Without ids, the claims are compared with their own lock too, and a figure that is drawn but not
+    locked is reported. A chapter that fails leaves
     its figures *missing*. Raises `EssayError` for an unknown id, and for a chapter that fails and
     has no figure to report it by.
     """
@@ -142,26 +145,38 @@ def verify(
         error = failed.get(chapter)
         reason = f"its chapter failed: {error['message']}" if error else "not drawn by its chapter"
         found.append(Verified(id, chapter, Comparison(MISSING, reason=reason)))
+    if not asked and (model or "embedded") == "embedded":
+        found += _claims(started)
     return found
 
 
-def table() -> list[str]:
-    """The figures drawn or locked as aligned lines: id, chapter, claim, verdict, lock."""
-    from essaylib import claims
+def _claims(started: datetime) -> list[Verified]:
+    """How the claims that were just recorded compare with `book/claims.lock.json`."""
+    recorded = claims.recorded() if claims.read_lock() else {}
+    found = []
+    for id, entry in claims.read_lock().items():
+        now = recorded.get(id)
+        if now is None or datetime.fromisoformat(now["started"] or LONG_AGO) < started:
+            comparison = Comparison(MISSING, reason="not recorded by its chapter")
+        else:
+            tests = {part["id"]: part for part in now["parts"]}
+            comparison = compare(
+                _claim_fingerprint(entry["verdict"], entry["tests"]),
+                _claim_fingerprint(now["verdict"], tests),
+            )
+        found.append(Verified(f"claim {id}", claims.load()[id].chapter, comparison))
+    return found
 
-    verdicts = claims.recorded()
-    rows = [("FIGURE", "CHAPTER", "CLAIM", "VERDICT", "LOCK")]
-    for id in sorted({*figures.ids(), *read()}):
-        record = figures.load(id) if id in figures.ids() else {}
-        found = status(id)
-        claim = (record.get("claim") or {}).get("id", "–")
-        verdict = verdicts.get(claim, {}).get("verdict", "–")
-        rows.append((id, found.chapter or "–", claim, verdict, found.comparison.status))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+
+def _claim_fingerprint(verdict: str, tests: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    if not tests:
+        return fingerprint(pd.DataFrame({"verdict": [verdict]}))
+    numbers = {
+        key: [float(f"{test[key]:.6g}") for test in tests.values()]
+        for key in ("estimate", "low", "high", "p")
+    }
+    table = pd.DataFrame({"verdict": verdict, "statistic": list(tests), **numbers})
+    return fingerprint(table, {"p": {"absolute": 0.01}})
 
 
 def failures(found: Iterable[Verified]) -> list[Verified]:
