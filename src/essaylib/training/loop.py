@@ -9,6 +9,7 @@ interrupted differs from one that was not.
 from __future__ import annotations
 
 import csv
+import json
 import math
 import time
 from collections.abc import Callable
@@ -22,7 +23,16 @@ from tqdm import tqdm
 from essaylib.errors import EssayError
 from essaylib.training.muon import Muon
 
-OUTER = ("embedding", "conv_in", "conv_out", "quant_conv", "stem", "concept", "vendor", "_projection")
+OUTER = (
+    "embedding",
+    "conv_in",
+    "conv_out",
+    "quant_conv",
+    "stem",
+    "concept",
+    "vendor",
+    "_projection",
+)
 """Parts of names of the layers between a network and the world."""
 
 
@@ -50,6 +60,8 @@ class Schedule:
             raise EssayError("Training needs at least one step and a batch of at least one.")
         if self.device == "auto":
             self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise EssayError("There is no CUDA device here: use --device cpu, or auto.")
 
     def progress(self, step: int, seconds: float) -> float:
         """Return how much of the run is over, in [0, 1]."""
@@ -83,7 +95,7 @@ def train(stage: Stage, schedule: Schedule) -> dict:
     """Run a stage to its end, or on from its checkpoint, and leave averaged weights in place.
 
     Writes `<folder>/<name>.csv` (step, seconds, rate, loss and the stage's own numbers) and
-    `<folder>/<name>.pt` (weights, averages, optimiser, step). Returns steps, images and seconds.
+    `<folder>/<name>.pt` (weights, averages, optimiser, step). Returns what `record` returns.
     """
     torch.manual_seed(schedule.seed)
     stage.folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +124,7 @@ def train(stage: Stage, schedule: Schedule) -> dict:
         step += 1
         keep = min(schedule.ema, (step + 1) / (step + 10))
         torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - keep)
-        log.add(loss=loss.item(), **numbers)
+        log.add(loss=loss.item(), **{k: float(v) for k, v in numbers.items()})
         bar.update()
         if step % stage.every == 0:
             with swapped(parameters, averages):
@@ -125,7 +137,23 @@ def train(stage: Stage, schedule: Schedule) -> dict:
     save(checkpoint, stage.modules, optimiser, averages, step, seconds)
     for parameter, average in zip(parameters, averages, strict=True):
         parameter.data.copy_(average)
-    return {"steps": step, "images": step * schedule.batch, "seconds": round(seconds)}
+    return record(stage, schedule, step, seconds)
+
+
+def record(stage: Stage, schedule: Schedule, step: int, seconds: float) -> dict:
+    """Write `<folder>/<name>.json`, how a stage was trained, and return it."""
+    facts = {
+        "steps": step,
+        "batch": schedule.batch,
+        "seconds": round(seconds),
+        "lr": schedule.lr,
+        "seed": schedule.seed,
+        "device": schedule.device,
+        "threads": torch.get_num_threads(),
+        "parameters": sum(p.numel() for p in stage.modules.parameters()),
+    }
+    (stage.folder / f"{stage.name}.json").write_text(json.dumps(facts, indent=2) + "\n")
+    return facts
 
 
 def groups(module: nn.Module, lr: float) -> list[dict]:
@@ -139,7 +167,13 @@ def groups(module: nn.Module, lr: float) -> list[dict]:
     chosen = {id(p) for p in hidden}
     rest = [p for _, p in learn if id(p) not in chosen]
     return [
-        {"params": hidden, "lr": 20 * lr, "peak": 20 * lr, "weight_decay": 0.01, "orthogonal": True},
+        {
+            "params": hidden,
+            "lr": 20 * lr,
+            "peak": 20 * lr,
+            "weight_decay": 0.01,
+            "orthogonal": True,
+        },
         {"params": rest, "lr": lr, "peak": lr, "weight_decay": 0.0},
     ]
 

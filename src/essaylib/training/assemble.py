@@ -1,0 +1,97 @@
+"""Put the trained parts together: a diffusers pipeline folder that loads without essaylib."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from transformers import CLIPModel, CLIPTokenizer
+
+from essaylib import corpus, paths
+from essaylib.training.unet import scheduler
+
+STAGES = ("clip", "autoencoder", "judge", "unet")
+
+
+def run(parts: Path = Path("checkpoints"), out: Path | None = None, frozen: bool = False) -> Path:
+    """Write `models/emoji-ldm` and `models/judge` from the parts; return the first folder.
+
+    Weights are stored in fp16. `training.json` says how each part was trained, `SHA256SUMS` what
+    the files are, `history/` how the losses went.
+    """
+    out = Path(out) if out else paths.models() / "emoji-ldm"
+    clip = CLIPModel.from_pretrained(parts / "clip", dtype=torch.float32)
+    pipe = StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(parts / "vae"),
+        text_encoder=clip.text_model,
+        tokenizer=CLIPTokenizer.from_pretrained(parts / "tokenizer"),
+        unet=UNet2DConditionModel.from_pretrained(parts / "unet"),
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.to(dtype=torch.float16).save_pretrained(out)
+    clip.half().save_pretrained(out / "clip")
+    prefix_keys(out / "text_encoder" / "model.safetensors")
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(parts / "tokenizer" / name, out / "tokenizer" / name)
+    for name in ("text_encoder", "clip"):
+        load_in_full(out / name / "config.json")
+    history = out / "history"
+    history.mkdir(exist_ok=True)
+    for log in sorted(parts.glob("*.csv")):
+        shutil.copy(log, history / log.name)
+    write_record(parts, out, frozen)
+    write_sums(out)
+    judge = out.parent / "judge"
+    shutil.copytree(parts / "judge", judge, dirs_exist_ok=True)
+    write_sums(judge)
+    return out
+
+
+def prefix_keys(weights: Path) -> None:
+    """Name the text tower's tensors as Stable Diffusion does, so that every release reads them."""
+    state = load_file(weights)
+    if not any(key.startswith("text_model.") for key in state):
+        state = {f"text_model.{key}": tensor for key, tensor in state.items()}
+    save_file(state, weights, metadata={"format": "pt"})
+
+
+def load_in_full(config: Path) -> None:
+    """Ask transformers for float32: it would load fp16 as stored, which the U-Net cannot take."""
+    settings = json.loads(config.read_text())
+    settings["dtype"] = "float32"
+    for part in ("text_config", "vision_config"):
+        if part in settings:
+            settings[part]["dtype"] = "float32"
+    config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+
+def write_record(parts: Path, out: Path, frozen: bool) -> None:
+    """Write `training.json`: corpus, stages, versions, machine, and whether weights may change."""
+    stages = {
+        name: json.loads((parts / f"{name}.json").read_text())
+        for name in STAGES
+        if (parts / f"{name}.json").exists()
+    }
+    record = {
+        "frozen": frozen,
+        "corpus_sha256": corpus.load().sha256,
+        "stages": stages,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    (out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def write_sums(folder: Path) -> None:
+    """Write the SHA-256 of every weight file, in the form that `sha256sum -c` reads."""
+    files = sorted(folder.rglob("*.safetensors"))
+    lines = [f"{corpus.file_sha256(f)}  {f.relative_to(folder).as_posix()}\n" for f in files]
+    (folder / "SHA256SUMS").write_text("".join(lines))
