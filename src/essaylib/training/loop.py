@@ -100,19 +100,21 @@ def train(stage: Stage, schedule: Schedule) -> dict:
     torch.manual_seed(schedule.seed)
     stage.folder.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in stage.modules.parameters() if p.requires_grad]
-    optimiser = Muon(groups(stage.modules, schedule.lr), betas=(0.9, 0.98))
+    optimisers = build_optimisers(stage.modules, schedule.lr)
     averages = [p.detach().clone() for p in parameters]
     checkpoint = stage.folder / f"{stage.name}.pt"
-    step, seconds = restore(checkpoint, stage.modules, optimiser, averages)
+    step, seconds = restore(checkpoint, stage.modules, optimisers, averages)
     log = Log(stage.folder / f"{stage.name}.csv")
     bar = tqdm(total=schedule.steps, initial=step, desc=stage.name, mininterval=2, unit="step")
     start = time.monotonic() - seconds
     while (progress := schedule.progress(step, time.monotonic() - start)) < 1:
-        for group in optimiser.param_groups:
-            group["lr"] = group["peak"] * schedule.rate(step, progress)
+        rate = schedule.rate(step, progress)
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak"] * rate
         with precision(schedule.device):
             loss, numbers = stage.loss(step, progress)
-        optimiser.zero_grad(set_to_none=True)
+        stage.modules.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(parameters, 1.0)
         if not torch.isfinite(norm):
@@ -120,7 +122,8 @@ def train(stage: Stage, schedule: Schedule) -> dict:
                 f"{stage.name}: the loss is no longer finite at step {step}. Lower --lr and resume "
                 f"from the last checkpoint, {checkpoint}."
             )
-        optimiser.step()
+        for optimiser in optimisers:
+            optimiser.step()
         step += 1
         keep = min(schedule.ema, (step + 1) / (step + 10))
         torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - keep)
@@ -129,12 +132,12 @@ def train(stage: Stage, schedule: Schedule) -> dict:
         if step % stage.every == 0:
             with swapped(parameters, averages):
                 extra = stage.validate() if stage.validate else {}
-            row = log.write(step, time.monotonic() - start, optimiser.param_groups[-1]["lr"], extra)
+            row = log.write(step, time.monotonic() - start, schedule.lr * rate, extra)
             bar.set_postfix({k: f"{v:.3g}" for k, v in row.items() if k not in ("step", "seconds")})
-            save(checkpoint, stage.modules, optimiser, averages, step, time.monotonic() - start)
+            save(checkpoint, stage.modules, optimisers, averages, step, time.monotonic() - start)
     bar.close()
     seconds = time.monotonic() - start
-    save(checkpoint, stage.modules, optimiser, averages, step, seconds)
+    save(checkpoint, stage.modules, optimisers, averages, step, seconds)
     for parameter, average in zip(parameters, averages, strict=True):
         parameter.data.copy_(average)
     return record(stage, schedule, step, seconds)
@@ -156,26 +159,23 @@ def record(stage: Stage, schedule: Schedule, step: int, seconds: float) -> dict:
     return facts
 
 
-def groups(module: nn.Module, lr: float) -> list[dict]:
-    """Split parameters in two: hidden matrices and kernels for Muon, the rest for AdamW.
+def build_optimisers(module: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
+    """Return Muon for hidden matrices and kernels, AdamW for the rest.
 
     The rest is what maps to or from the world (token and position tables, the first and last
-    layers) and all vectors.
+    layers) and all vectors. Muon's rate is 20 times AdamW's, as its updates are of unit scale.
     """
     learn = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     hidden = [p for name, p in learn if p.ndim > 1 and not any(w in name for w in OUTER)]
     chosen = {id(p) for p in hidden}
     rest = [p for _, p in learn if id(p) not in chosen]
-    return [
-        {
-            "params": hidden,
-            "lr": 20 * lr,
-            "peak": 20 * lr,
-            "weight_decay": 0.01,
-            "orthogonal": True,
-        },
-        {"params": rest, "lr": lr, "peak": lr, "weight_decay": 0.0},
-    ]
+    optimisers = [torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)]
+    if hidden:
+        optimisers.append(Muon(hidden, lr=20 * lr))
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["peak"] = group["lr"]
+    return optimisers
 
 
 def precision(device: str):
@@ -225,13 +225,13 @@ class Log:
         return row
 
 
-def save(path: Path, modules, optimiser, averages, step: int, seconds: float) -> None:
+def save(path: Path, modules, optimisers, averages, step: int, seconds: float) -> None:
     """Write a checkpoint beside the old one, then take its place: a cut leaves one whole."""
     part = path.with_suffix(".part")
     torch.save(
         {
             "modules": modules.state_dict(),
-            "optimiser": optimiser.state_dict(),
+            "optimisers": [o.state_dict() for o in optimisers],
             "averages": averages,
             "step": step,
             "seconds": seconds,
@@ -241,13 +241,14 @@ def save(path: Path, modules, optimiser, averages, step: int, seconds: float) ->
     part.replace(path)
 
 
-def restore(path: Path, modules, optimiser, averages) -> tuple[int, float]:
+def restore(path: Path, modules, optimisers, averages) -> tuple[int, float]:
     """Take up a checkpoint where there is one; return its step and seconds."""
     if not path.exists():
         return 0, 0.0
     state = torch.load(path, weights_only=True)
     modules.load_state_dict(state["modules"])
-    optimiser.load_state_dict(state["optimiser"])
+    for optimiser, value in zip(optimisers, state["optimisers"], strict=True):
+        optimiser.load_state_dict(value)
     for average, value in zip(averages, state["averages"], strict=True):
         average.copy_(value)
     torch.manual_seed(state["step"])

@@ -1,4 +1,4 @@
-"""Muon, momentum whose matrix updates are orthogonalised (Jordan et al. 2024), beside AdamW.
+"""Muon, momentum whose matrix updates are orthogonalised (Jordan et al. 2024).
 
 torch's own Muon takes plain matrices only; most of these networks are convolutions, whose kernels
 are flattened here to matrices of (outputs, inputs × height × width).
@@ -9,34 +9,29 @@ from __future__ import annotations
 import torch
 
 
-class Muon(torch.optim.AdamW):
-    """AdamW with a second rule for parameter groups that say `orthogonal=True`.
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum with orthogonalised updates, for matrices and convolution kernels.
 
-    In those groups `lr` is the size of the step relative to the matrix's own scale: the update has
-    singular values near one, times `sqrt(max(1, outputs / inputs))`.
+    The update has singular values near one, times `lr * sqrt(max(1, outputs / inputs))`.
     """
 
+    def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.01):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
     @torch.no_grad()
-    def step(self, closure=None):
-        """Take one step of both rules."""
-        matrices = [g for g in self.param_groups if g.get("orthogonal")]
-        kept, self.param_groups = (
-            self.param_groups,
-            [g for g in self.param_groups if not g.get("orthogonal")],
-        )
-        super().step(closure)
-        self.param_groups = kept
-        for group in matrices:
+    def step(self) -> None:
+        """Take one step."""
+        for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._orthogonal_step(parameter, group)
+                    self._step(parameter, group)
 
-    def _orthogonal_step(self, parameter: torch.Tensor, group: dict) -> None:
+    def _step(self, parameter: torch.Tensor, group: dict) -> None:
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        momentum = state["momentum"].lerp_(parameter.grad, 0.05)
-        update = parameter.grad.lerp(momentum, 0.95)
+        momentum = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
+        update = parameter.grad.lerp(momentum, group["momentum"])
         flat = orthogonalise(update.reshape(len(update), -1))
         scale = max(1, flat.shape[0] / flat.shape[1]) ** 0.5
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
@@ -44,10 +39,11 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonalise(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Return a matrix with the same singular vectors and singular values between 0.7 and 1.2.
+    """Return a matrix with the same singular vectors and singular values near one.
 
     Newton-Schulz iteration of a quintic whose coefficients were chosen for speed, not for
-    exactness: Jordan et al. (2024), "Muon: an optimizer for hidden layers in neural networks".
+    exactness (the values end between about 0.7 and 1.2): Jordan et al. (2024), "Muon: an optimizer
+    for hidden layers in neural networks".
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrix / (matrix.norm() + 1e-7)

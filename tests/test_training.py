@@ -1,0 +1,204 @@
+"""The training loop, its optimiser and the parts of each stage that can be checked by hand."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from essaylib import corpus
+from essaylib.errors import EssayError
+from essaylib.training import autoencoder, clip, judge, tokenizer, unet
+from essaylib.training.loop import Schedule, Stage, build_optimisers, train
+from essaylib.training.muon import orthogonalise
+
+
+def line(folder, target=3.0):
+    """A stage that fits one weight to a number."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 4)
+
+    def loss(step, progress):
+        return (model(torch.ones(1, 4)) - target).pow(2).mean(), {}
+
+    return Stage("line", model, loss, folder, every=10)
+
+
+def read(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def test_training_lowers_the_loss_and_keeps_averages(tmp_path):
+    stage = line(tmp_path)
+    facts = train(stage, Schedule(steps=150, lr=2e-3, batch=1, warmup=5, device="cpu", ema=0.9))
+    assert facts["steps"] == 150 and facts["parameters"] == 20
+    assert stage.loss(0, 0)[0] < 0.05
+    rows = read(tmp_path / "line.csv")
+    assert [int(r["step"]) for r in rows] == list(range(10, 151, 10))
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+
+
+def test_a_run_goes_on_from_its_checkpoint(tmp_path):
+    train(line(tmp_path), Schedule(steps=20, lr=1e-3, batch=1, device="cpu"))
+    facts = train(line(tmp_path), Schedule(steps=50, lr=1e-3, batch=1, device="cpu"))
+    assert facts["steps"] == 50
+    rows = read(tmp_path / "line.csv")
+    assert [int(r["step"]) for r in rows] == [10, 20, 30, 40, 50]
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path):
+    stages = [line(tmp_path / name) for name in ("a", "b")]
+    for stage in stages:
+        train(stage, Schedule(steps=20, lr=1e-3, batch=1, device="cpu", seed=5))
+    assert torch.equal(stages[0].modules.weight, stages[1].modules.weight)
+
+
+def test_minutes_end_a_run_early(tmp_path):
+    facts = train(
+        line(tmp_path), Schedule(steps=10**7, lr=1e-4, batch=1, minutes=0.02, device="cpu")
+    )
+    assert 0 < facts["steps"] < 10**7
+
+
+def test_the_rate_warms_up_and_ends_at_zero():
+    schedule = Schedule(steps=1000, lr=1.0, batch=1, warmup=100, decay=0.5, device="cpu")
+    rate = [schedule.rate(s, schedule.progress(s, 0)) for s in range(1000)]
+    assert rate[0] == pytest.approx(0.01) and rate[400] == 1 and rate[-1] < 0.01
+    assert np.all(np.diff(rate[500:]) <= 0)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    stage = line(tmp_path, target=float("nan"))
+    with pytest.raises(EssayError, match="Lower --lr"):
+        train(stage, Schedule(steps=5, lr=1e-3, batch=1, device="cpu"))
+
+
+def test_schedules_refuse_nonsense():
+    with pytest.raises(EssayError, match="at least one step"):
+        Schedule(steps=0, lr=1e-3, batch=1)
+
+
+@pytest.mark.parametrize("shape", [(8, 32), (32, 8), (16, 16)])
+def test_orthogonalise_flattens_the_spectrum(shape):
+    torch.manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    matrix = u @ torch.diag(torch.linspace(0.05, 2, len(v))) @ v
+    result = orthogonalise(matrix)
+    values = torch.linalg.svdvals(result)
+    assert values.min() > 0.6 and values.max() < 1.3
+    # The singular vectors are kept: u' x v is diagonal.
+    rotated = u.T @ result @ v.T
+    assert torch.allclose(rotated, torch.diag(rotated.diagonal()), atol=1e-4)
+
+
+def test_muon_treats_kernels_and_vectors_by_their_own_rules():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(8, 8, 3)
+    optimisers = build_optimisers(layer, 1e-3)
+    before = [p.detach().clone() for p in layer.parameters()]
+    layer(torch.randn(2, 8, 5, 5)).pow(2).sum().backward()
+    for optimiser in optimisers:
+        optimiser.step()
+    weight, bias = ((p - q).detach() for p, q in zip(layer.parameters(), before, strict=True))
+    assert torch.linalg.svdvals(weight.reshape(8, -1)).max() == pytest.approx(0.02, rel=0.3)
+    assert bias.abs().max() == pytest.approx(1e-3, rel=0.01)
+
+
+def test_captions_name_vendors_about_half_the_time_or_never():
+    table = corpus.load().table
+    rng = np.random.default_rng(0)
+    named = [any(v in c for v in corpus.VENDORS) for c in tokenizer.captions(table, rng)]
+    assert 0.5 < np.mean(named) < 0.7
+    assert not any(", google" in c for c in tokenizer.captions(table, rng, vendors=False))
+
+
+@torch.no_grad()
+def posterior(vae, pixels):
+    return vae.encode(pixels).latent_dist
+
+
+def test_normalised_latents_have_unit_spread_and_decode_alike():
+    torch.manual_seed(0)
+    vae = autoencoder.build().eval()
+    data = corpus.load().where(split="train").take(range(12))
+    pixels = autoencoder.to_signed(torch.from_numpy(data.rgb()))
+    before, old = autoencoder.round_trip(vae, pixels), posterior(vae, pixels)
+    autoencoder.normalise(vae, data)
+    new = posterior(vae, pixels)
+    latents = new.mode()
+    assert latents.mean(dim=(0, 2, 3)).abs().max() < 1e-3
+    assert (latents.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-2
+    assert torch.allclose(autoencoder.round_trip(vae, pixels), before, atol=1e-4)
+    shrink = old.mode().std(dim=(0, 2, 3), keepdim=True)
+    assert torch.allclose(new.std, old.std / shrink, rtol=1e-3)
+
+
+def test_psnr_by_hand():
+    a = torch.zeros(1, 3, 4, 4)
+    assert autoencoder.psnr(a, a + 0.2) == pytest.approx(20, abs=1e-3)
+
+
+def test_crops_are_signed_and_of_the_size_asked():
+    images = torch.from_numpy(corpus.load().take(range(4)).rgb())
+    rng = np.random.default_rng(0)
+    assert autoencoder.crops(images, rng, 8, 64).shape == (8, 3, 64, 64)
+    whole = autoencoder.crops(images, rng, 8, 128)
+    assert whole.shape == (2, 3, 128, 128) and whole.abs().max() <= 1
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(tokenizer.run(tmp_path_factory.mktemp("tokenizer")))
+
+
+def test_the_tokenizer_is_clips_with_its_own_marks(words):
+    assert len(words) <= tokenizer.SIZE and words.model_max_length == tokenizer.LENGTH
+    ids = words("dog face, google").input_ids
+    assert ids[0] == words.bos_token_id and ids[-1] == words.eos_token_id
+    assert words.decode(words("Ünïcode 日本").input_ids, skip_special_tokens=True) == "ünïcode 日本"
+
+
+def test_text_embeddings_do_not_depend_on_padding(words):
+    torch.manual_seed(0)
+    model = clip.build(words).eval()
+    together = clip.embed(model, words, ["pizza", "a rather longer caption of many words"])
+    assert torch.allclose(clip.embed(model, words, ["pizza"])[0], together[0], atol=1e-5)
+
+
+def test_all_patches_give_what_transformers_gives(words):
+    torch.manual_seed(0)
+    model = clip.build(words).eval()
+    pixels = torch.randn(2, 3, 64, 64)
+    ours = clip.look(model, pixels, 1.0, torch.Generator().manual_seed(0))
+    theirs = model.get_image_features(pixel_values=pixels).pooler_output
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert clip.look(model, pixels, 0.5, torch.Generator().manual_seed(0)).shape == ours.shape
+
+
+def test_augmented_paper_stays_paper():
+    white = torch.full((2, 64, 64, 3), 255, dtype=torch.uint8)
+    out = clip.augment(white, torch.Generator().manual_seed(0))
+    assert out.mean() == pytest.approx(1, abs=0.01) and out.std() < 0.06
+
+
+def test_shuffled_tiles_keep_every_pixel():
+    images = np.random.default_rng(0).integers(0, 256, (3, 128, 128, 3), np.uint8)
+    out = judge.shuffled(images, np.random.default_rng(1))
+    assert not np.array_equal(out, images)
+    assert np.array_equal(np.sort(out.reshape(3, -1)), np.sort(images.reshape(3, -1)))
+
+
+def test_the_unet_predicts_v_and_reads_the_caption():
+    torch.manual_seed(0)
+    model, noise = unet.build(), unet.scheduler()
+    clean, eps = torch.randn(2, 4, 16, 16), torch.randn(2, 4, 16, 16)
+    t = torch.tensor([10, 900])
+    context = torch.randn(2, 32, 256)
+    value = unet.error(model, noise, clean, eps, t, context)
+    assert value.ndim == 0 and torch.isfinite(value)
+    assert not torch.equal(value, unet.error(model, noise, clean, eps, t, context.flip(0)))
+    assert 10e6 < sum(p.numel() for p in model.parameters()) < 15e6
