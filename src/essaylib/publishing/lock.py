@@ -179,6 +179,23 @@ def _claim_fingerprint(verdict: str, tests: dict[str, dict[str, Any]]) -> dict[s
     return fingerprint(table, {"p": {"absolute": 0.01}})
 
 
+def table() -> list[str]:
+    """The figures drawn or locked as aligned lines: id, chapter, claim, verdict, lock."""
+    verdicts = claims.recorded()
+    rows = [("FIGURE", "CHAPTER", "CLAIM", "VERDICT", "LOCK")]
+    for id in sorted({*figures.ids(), *read()}):
+        record = figures.load(id) if id in figures.ids() else {}
+        found = status(id)
+        claim = (record.get("claim") or {}).get("id", "–")
+        verdict = verdicts.get(claim, {}).get("verdict", "–")
+        rows.append((id, found.chapter or "–", claim, verdict, found.comparison.status))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
 def failures(found: Iterable[Verified]) -> list[Verified]:
     """Those that changed or are missing."""
     return [item for item in found if item.comparison.status in (CHANGED, MISSING)]
