@@ -235,6 +235,10 @@ def sample(
         raise typer.Exit(130) from None
     settings = ", ".join(setting.name for setting in drawn.plan.settings)
     typer.echo(f"{plan}: {len(drawn):,} images at the settings {settings}.")
+    if model in (None, "embedded"):
+        from essaylib import judgements, models
+
+        typer.echo(f"Judged: {judgements.keep(drawn, models.load(device=device or 'auto'))}")
 
 
 app.add_typer(

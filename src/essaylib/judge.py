@@ -54,8 +54,12 @@ class Network(nn.Module):
         self.concept = nn.Linear(widths[-1], concepts)
         self.vendor = nn.Linear(widths[-1], vendors)
 
+    def features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return what both heads read: (n, 256), means over the last feature maps."""
+        return self.blocks(self.stem(pixels)).mean(dim=(2, 3))
+
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        features = self.drop(self.blocks(self.stem(pixels)).mean(dim=(2, 3)))
+        features = self.drop(self.features(pixels))
         return self.concept(features), self.vendor(features)
 
 
@@ -64,7 +68,8 @@ class Judgement:
     """What the judge says of n pictures.
 
     `concept` and `vendor` are indices (n,), `UNSURE` where the judge will not say; `best_concept`
-    and `best_vendor` are its first guesses whether it is sure or not. Probabilities are (n, k).
+    and `best_vendor` are its first guesses whether it is sure or not. Probabilities are (n, k);
+    `features` (n, 256) are what both answers were read from.
     """
 
     concept: np.ndarray
@@ -73,6 +78,7 @@ class Judgement:
     best_vendor: np.ndarray
     concept_probs: np.ndarray
     vendor_probs: np.ndarray
+    features: np.ndarray
 
 
 class Judge:
@@ -127,11 +133,14 @@ class Judge:
         return sorted(self.network.state_dict().items())
 
     @torch.inference_mode()
-    def logits(self, images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return uncalibrated logits of uint8 pictures (n, h, w, 3), h = w a multiple of 64."""
-        batches = torch.from_numpy(np.ascontiguousarray(images)).split(256)
-        pairs = [self.network(prepare(batch)) for batch in batches]
-        return torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
+    def logits(self, images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return uncalibrated logits of concept and vendor, and features, of uint8 pictures."""
+        found = []
+        for batch in torch.from_numpy(np.ascontiguousarray(images)).split(256):
+            features = self.network.features(prepare(batch))
+            heads = self.network.concept(features), self.network.vendor(features)
+            found.append((*heads, features))
+        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
     def __call__(self, images: np.ndarray) -> Judgement:
         """Judge uint8 pictures (n, h, w, 3), h = w a multiple of 64 (they are averaged down)."""
@@ -146,7 +155,7 @@ class Judge:
                 f"The judge takes square pictures whose side is a multiple of {SIDE}, not "
                 f"{images.shape[1]} × {images.shape[2]}: resize them first."
             )
-        concept, vendor = self.logits(images)
+        concept, vendor, features = self.logits(images)
         concept = (concept / self.temperature["concept"]).softmax(1).numpy()
         vendor = (vendor / self.temperature["vendor"]).softmax(1).numpy()
         return Judgement(
@@ -156,6 +165,7 @@ class Judge:
             best_vendor=vendor.argmax(1),
             concept_probs=concept,
             vendor_probs=vendor,
+            features=features.numpy(),
         )
 
 

@@ -127,9 +127,8 @@ def calibrate(judge: Judge, unseen: corpus.Corpus, round_trips: np.ndarray) -> N
     pictures = np.concatenate([unseen.rgb(), round_trips])
     truth = labels(unseen, judge.concepts)
     grid = np.geomspace(0.3, 3, 60)
-    for name, logits, right in zip(
-        ("concept", "vendor"), judge.logits(pictures), truth, strict=True
-    ):
+    concept, vendor, _ = judge.logits(pictures)
+    for name, logits, right in zip(("concept", "vendor"), (concept, vendor), truth, strict=True):
         losses = [F.cross_entropy(logits / t, right.repeat(2)).item() for t in grid]
         judge.temperature[name] = float(grid[int(np.argmin(losses))].round(3))
     nonsense = judge(shuffled(pictures, np.random.default_rng(0))).concept_probs.max(1)
