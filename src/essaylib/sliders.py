@@ -80,7 +80,7 @@ def live(draw: Callable[[float], Any], values: Sequence[float], label: str) -> A
     slider = ipywidgets.SelectionSlider(
         options=list(values), description=label, continuous_update=False
     )
-    return ipywidgets.interactive(draw, **{"value": slider})
+    return ipywidgets.interactive(lambda value: draw(value), value=slider)
 
 
 def strip(images: np.ndarray, gap: int = 4) -> np.ndarray:
