@@ -32,7 +32,7 @@ def constraints():
 def test_conda_environment_has_the_ranges_of_pyproject():
     entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     conda = {Requirement(e).name: Requirement(e).specifier for e in entries if isinstance(e, str)}
-    for requirement in requirements("book"):
+    for requirement in requirements("run", "book"):
         name = CONDA_NAMES.get(requirement.name, requirement.name)
         found = conda.get(name, conda.get(name.replace("-", "_")))
         assert found == requirement.specifier, requirement.name
@@ -42,7 +42,7 @@ def test_conda_environment_has_the_ranges_of_pyproject():
 
 def test_constraints_hold_every_requirement_within_its_range():
     exact = constraints()
-    for requirement in requirements("book", "test", "train"):
+    for requirement in requirements("run", "book", "test", "train"):
         name = canonicalize_name(requirement.name)
         assert name in exact, f"add {requirement.name} to constraints.txt"
         assert requirement.specifier.contains(exact[name]), requirement

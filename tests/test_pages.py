@@ -3,6 +3,7 @@ import re
 import tempfile
 from pathlib import Path
 
+import jsonschema
 import nbformat
 import numpy as np
 import pandas as pd
@@ -91,6 +92,7 @@ def test_each_figure_has_a_folder_with_everything_its_page_links_to(book):
             if not link.startswith(".."):
                 assert f"_extra/fig/{id}/{link}" in found, link
         record = json.loads(found[f"_extra/fig/{id}/provenance.json"])
+        jsonschema.validate(record, json.loads(found["_extra/fig/schema.json"]))
         assert found[f"_extra/fig/{id}/{record['image']['file']}"]
 
 

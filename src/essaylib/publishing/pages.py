@@ -21,6 +21,7 @@ from essaylib.publishing.chapters import pages as contents
 from essaylib.tolerance import Tolerance
 
 PREVIEW_ROWS = 12
+SCHEMA = "figure.schema.json"
 FORMAT_NAMES = {"text": "Plain text", "bibtex": "BibTeX", "csl-json": "CSL-JSON", "ris": "RIS"}
 
 
@@ -46,6 +47,8 @@ def files() -> dict[str, bytes]:
         found["_extra/fig/index.html"] = _render("redirect.html", target="../book/figures.html")
     for record in records:
         found |= _bundle(record)
+    if records:
+        found["_extra/fig/schema.json"] = Path(figures.__file__).with_name(SCHEMA).read_bytes()
     for id, entry in figures.registry().items():
         if "redirect" in entry:
             target = f"../{cite.current(id)}/"
