@@ -4,6 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is, and no test may depend on that.
+settings.register_profile("essay", deadline=None)
+settings.load_profile("essay")
 
 ROOT = Path(__file__).resolve().parents[1]
 

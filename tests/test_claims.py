@@ -309,6 +309,19 @@ def test_too_few_permutations_are_refused(root):
         claims.load()
 
 
+def test_the_command_lists_verdicts_and_locks_them(root):
+    from typer.testing import CliRunner
+
+    from essaylib.cli import app
+
+    claims.record("guidance", Test(0.12, 0.06, 0.2, 1e-4, 80), control_ok=True, seed=0, show=False)
+    result = CliRunner().invoke(app, ["claims", "--lock"])
+    assert result.exit_code == 0, result.output
+    assert "Locked anew: guidance." in result.output
+    assert "supported (exploratory)" in result.output and "not computed" in result.output
+    assert claims.read_lock()["guidance"]["tests"]["premium"]["p"] == 1e-4
+
+
 # What is registered in the book.
 
 

@@ -1,6 +1,5 @@
 import json
 import shutil
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -33,17 +32,40 @@ def checkpoint(tmp_path_factory):
     return build("embedded", tmp_path_factory.mktemp("model") / "emoji-ldm")
 
 
+@pytest.fixture(scope="session")
+def drawn_book(tmp_path_factory, checkpoint):
+    """A book with a random embedded model, a weaker one, and one small plan, drawn once."""
+    folder = tmp_path_factory.mktemp("book")
+    (folder / "_toc.yml").touch()
+    (folder / "book").mkdir()
+    shutil.copy(CLAIMS, folder / "book")
+    shutil.copytree(checkpoint, folder / "models" / "emoji-ldm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ESSAY_ROOT", str(folder))
+        weak = models.load("embedded", "cpu").unet
+        with torch.no_grad():
+            weak.conv_out.weight.mul_(0.5)
+        weak.save_pretrained(folder / "models" / "early" / "unet")
+        declare(PLAN)
+        draw()
+    return folder
+
+
 @pytest.fixture
-def book(sandbox, checkpoint):
-    """A book with a random embedded model and one small plan."""
-    shutil.copy(CLAIMS, sandbox / "book")
-    shutil.copytree(checkpoint, sandbox / "models" / "emoji-ldm")
-    weak = models.load("embedded", "cpu").unet
-    with torch.no_grad():
-        weak.conv_out.weight.mul_(0.5)
-    weak.save_pretrained(sandbox / "models" / "early" / "unet")
-    declare(PLAN)
-    return sandbox
+def book(drawn_book, tmp_path, monkeypatch):
+    """A copy of the book, to be drawn in and damaged at will."""
+    folder = tmp_path / "copy"
+    shutil.copytree(drawn_book, folder)
+    monkeypatch.setenv("ESSAY_ROOT", str(folder))
+    return folder
+
+
+@pytest.fixture
+def undrawn(book):
+    """The book before its run was drawn."""
+    for name in (runs.PROVENANCE, runs.LATENTS, runs.TABLE):
+        (paths.runs() / "small" / name).unlink()
+    return book
 
 
 def declare(document, name="small"):
@@ -70,7 +92,7 @@ def touch_weights(book):
 
 
 def test_a_run_holds_every_image_of_its_plan(book):
-    run = draw()
+    run = runs.load("small")
     assert len(run) == 16 and run.latents.shape == (16, 4, 16, 16)
     assert run.latents.dtype == torch.float16
     assert list(run.table.columns) == ["setting", "prompt", "concept", "vendor", "seed"]
@@ -81,20 +103,32 @@ def test_a_run_holds_every_image_of_its_plan(book):
 
 
 def test_settings_change_the_image_and_batches_do_not(book):
-    run = draw(batch_size=3)
+    run = runs.load("small")
     latents = {name: run.where(setting=name).latents.float() for name in run.table.setting.unique()}
     for name in ("plain", "middle", "weak"):
         assert (latents["guided"] - latents[name]).abs().max() > 0.01
-    assert torch.allclose(draw(batch_size=4, force=True).latents, run.latents, atol=2e-3)
+    assert torch.allclose(draw(batch_size=3, force=True).latents, run.latents, atol=2e-3)
+
+
+def test_values_are_arranged_by_setting_prompt_and_seed(book):
+    run = runs.load("small")
+    tables = run.by_setting(run.table.seed.to_numpy())
+    assert list(tables) == ["plain", "guided", "middle", "weak"]
+    assert tables["weak"].tolist() == [[0, 1], [2, 3]]
+    assert run.where(prompt="cat").by_setting(np.zeros((8, 5)))["plain"].shape == (1, 2, 5)
+    with pytest.raises(EssayError, match="15 values for the 16 images"):
+        run.by_setting(np.zeros(15))
+    with pytest.raises(EssayError, match="not seeds"):
+        run.where(seed=[0, 1, 2]).by_setting(np.zeros(12))
 
 
 def test_nothing_is_drawn_twice(book, monkeypatch):
-    run = draw()
+    run = runs.load("small")
     monkeypatch.setattr(runs, "_generate", lambda *_: pytest.fail("drawn again"))
     assert torch.equal(draw().latents, run.latents)
 
 
-def test_an_interrupted_drawing_goes_on_where_it_stopped(book, monkeypatch):
+def test_an_interrupted_drawing_goes_on_where_it_stopped(undrawn, monkeypatch):
     generate, calls = runs._generate, []
 
     def interrupted(*arguments):
@@ -110,11 +144,11 @@ def test_an_interrupted_drawing_goes_on_where_it_stopped(book, monkeypatch):
         runs.load("small")
     run = draw(batch_size=4)
     assert len(calls) == 3 + 2  # two of four batches were kept
-    assert len(run) == 16 and not list((book / "_build" / "runs").iterdir())
+    assert len(run) == 16 and not list((undrawn / "_build" / "runs").iterdir())
 
 
 def test_images_are_decoded_when_asked_for(book):
-    run, pipe = draw(), models.load("embedded", "cpu")
+    run, pipe = runs.load("small"), models.load("embedded", "cpu")
     images = run.where(setting="plain", prompt="cat").images(pipe)
     assert images.shape == (2, 128, 128, 3) and images.dtype == np.uint8
     parts = list(run.batches(pipe, batch_size=10))
@@ -125,7 +159,7 @@ def test_images_are_decoded_when_asked_for(book):
 
 
 def test_a_recheck_draws_some_again_and_compares(book):
-    run, pipe = draw(), models.load("embedded", "cpu")
+    run, pipe = runs.load("small"), models.load("embedded", "cpu")
     checked = runs.recheck(run, pipe, n=6)
     assert len(checked) == 6 and checked.difference.max() < runs.TOLERANCE
     assert set(checked.index) != set(runs.recheck(run, pipe, n=6, seed=1).index)
@@ -133,15 +167,14 @@ def test_a_recheck_draws_some_again_and_compares(book):
 
 
 def test_a_run_that_does_not_come_out_again_is_refused(book):
-    run, pipe = draw(), models.load("embedded", "cpu")
+    run, pipe = runs.load("small"), models.load("embedded", "cpu")
     run.latents[5] += 0.1
     with pytest.raises(EssayError, match="does not come out again.*--force"):
         runs.recheck(run, pipe, n=16)
 
 
 @pytest.mark.parametrize("what", ["weights", "guide", "plan", "frozen"])
-def test_a_stale_run_names_the_command(book, what):
-    draw()
+def test_a_stale_run_names_the_command(book, what, monkeypatch):
     if what == "weights":
         touch_weights(book)
     elif what == "guide":
@@ -153,21 +186,22 @@ def test_a_stale_run_names_the_command(book, what):
         (book / "models" / "emoji-ldm" / "training.json").write_text('{"frozen": true}')
     with pytest.raises(EssayError, match="stale.*`essay sample small`"):
         runs.load("small")
+    monkeypatch.setattr(runs, "_generate", lambda *a: torch.zeros(len(a[2]), 4, 16, 16))
     assert draw().first_seed == (10000 if what == "frozen" else 0)
 
 
 def test_a_damaged_run_is_refused(book):
-    draw()
     path = paths.runs() / "small" / runs.LATENTS
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(EssayError, match="damaged.*--force"):
         runs.load("small")
 
 
-def test_another_model_is_kept_out_of_the_repository(book, checkpoint):
+def test_another_model_is_kept_out_of_the_repository(undrawn, checkpoint, monkeypatch):
+    monkeypatch.setattr(runs, "_generate", lambda *a: torch.zeros(len(a[2]), 4, 16, 16))
     run = draw(model=str(checkpoint))
     assert len(run) == 16
-    assert (book / "_build" / "runs" / "small@emoji-ldm" / runs.LATENTS).is_file()
+    assert (undrawn / "_build" / "runs" / "small@emoji-ldm" / runs.LATENTS).is_file()
     with pytest.raises(EssayError, match="has not been drawn with embedded"):
         runs.load("small")
 
@@ -178,13 +212,14 @@ def test_a_missing_guide_is_named(book):
         draw()
 
 
-def test_too_little_disk_and_an_unwritable_folder_are_named(book, monkeypatch):
+def test_too_little_disk_and_an_unwritable_folder_are_named(undrawn, monkeypatch):
     monkeypatch.setattr(runs.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 8, 1))
     with pytest.raises(EssayError, match="Not enough disk"):
         draw()
     monkeypatch.undo()
-    monkeypatch.setenv("ESSAY_ROOT", str(book))
-    (book / "_build").write_text("a file where a folder should be")
+    monkeypatch.setenv("ESSAY_ROOT", str(undrawn))
+    shutil.rmtree(undrawn / "_build")
+    (undrawn / "_build").write_text("a file where a folder should be")
     with pytest.raises(EssayError, match="cannot be written"):
         draw()
 
@@ -297,15 +332,16 @@ def test_the_guidance_plan_holds_the_registered_sample():
     assert {"1", "7.5", "interval", "autoguidance"} <= {s.name for s in plan.settings}
 
 
-def test_the_sample_command_draws_and_says_what(book, monkeypatch):
+def test_the_sample_command_draws_and_says_what(undrawn, monkeypatch):
     from typer.testing import CliRunner
 
+    from essaylib import judgements
     from essaylib.cli import app
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        result = CliRunner().invoke(app, ["sample", "small", "--device", "cpu"])
+    monkeypatch.setattr(judgements, "keep", lambda run, pipe: f"{len(run)} images")
+    monkeypatch.setattr(runs, "_generate", lambda *a: torch.zeros(len(a[2]), 4, 16, 16))
+    result = CliRunner().invoke(app, ["sample", "small", "--device", "cpu"])
     assert result.exit_code == 0, result.output
-    assert "16 images" in result.output
+    assert "16 images at the settings" in result.output and "Judged: 16" in result.output
     assert json.loads((paths.runs() / "small" / runs.PROVENANCE).read_text())["images"] == 16
     assert CliRunner().invoke(app, ["sample", "large"]).exit_code == 2

@@ -124,7 +124,8 @@ _ID = re.compile(r"[a-z]+(-[a-z]+)*")
 @lru_cache(maxsize=8)
 def _load(path: Path, modified: int) -> Claims:
     try:
-        document = yaml.safe_load(path.read_text())
+        # The C parser, where there is one, is ten times as fast.
+        document = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
         raise EssayError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(document, dict) or not isinstance(document.get("claims"), list):

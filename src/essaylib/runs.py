@@ -67,6 +67,22 @@ class Run:
         table = self.table.iloc[rows].reset_index(drop=True)
         return Run(self.plan, table, self.latents[rows], self.provenance)
 
+    def by_setting(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """Arrange one value an image, (n, ...), as (prompts, seeds, ...) for each setting.
+
+        Prompts and seeds stand in the same order at every setting, so that they can be paired.
+        """
+        values = np.asarray(values)
+        if len(values) != len(self):
+            raise EssayError(f"{len(values)} values for the {len(self)} images of the run.")
+        found = {}
+        for name in self.table.setting.unique():
+            here = np.flatnonzero(self.table.setting == name)
+            if len(here) % self.plan.seeds:
+                raise EssayError("Prompts must be whole: select settings and prompts, not seeds.")
+            found[name] = values[here].reshape(-1, self.plan.seeds, *values.shape[1:])
+        return found
+
     def images(self, pipe: Any, batch_size: int = 32) -> np.ndarray:
         """Decode the images, uint8 (n, H, W, 3), by the pipeline's autoencoder."""
         from essaylib import repro
