@@ -260,3 +260,33 @@ def test_scatter_shows_the_images_of_its_ends():
     assert shown == [9, 8, 1, 0]
     with plotting.style(), pytest.raises(EssayError, match="one image a row"):
         plotting.scatter_with_extremes(new_figure(), table, "x", "y", images[:3])
+
+
+def test_words_along_the_axis_keep_their_order_and_nulls_are_drawn():
+    table = pd.DataFrame({"stage": ["pixel", "latent", "clip"], "score": [0.9, 0.5, 0.4]})
+    table = table.assign(score_null=0.25)
+    with plotting.style():
+        ax = plotting.curves_with_bands(new_figure(), table, "stage", "score")
+        rows = plotting.intervals(new_figure(), table, "score", "stage")
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["pixel", "latent", "clip"]
+    assert ax.lines[1].get_ydata().tolist() == [0.25] * 3
+    assert rows.lines[-1].get_marker() == "|"
+
+
+def test_scatter_names_only_the_dots_that_have_a_name():
+    table = SWEEP.assign(name=["dog", "", "", "", "", ""])
+    with plotting.style():
+        ax = plotting.scatter(new_figure(), table, "x", "y", label="name", group="vendor")
+    assert words(ax) == {"dog"}
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["google", "twitter"]
+
+
+def test_flow_joins_each_step_to_the_next():
+    steps = [("Corpus", "drawings"), ("CLIP", "what it is about"), ("U-Net", "what was added")]
+    with plotting.style():
+        ax = plotting.flow(new_figure(), steps, columns=2, marked=["CLIP"])
+    assert {"Corpus", "CLIP", "U-Net", "drawings"} <= words(ax)
+    arrows = [text for text in ax.texts if getattr(text, "arrow_patch", None)]
+    assert len(arrows) == 2
+    faces = [patch.get_facecolor()[:3] for patch in ax.patches]
+    assert faces.count(to_rgb(plotting.ACCENT)) == 1

@@ -4,8 +4,9 @@ Figures are printed on a light card, so that they read the same on a light and o
 Colours differ in lightness as well as in hue, and vendors differ in marker too: nothing is lost in
 greyscale or to a colour-blind reader. Series are labelled where they end, not in a legend.
 
-A column `y` is drawn with its interval when the table also has `y_low` and `y_high`. Every function
-takes a figure or one of its axes and returns the axes. None sets a title: the caption says it.
+A column `y` is drawn with its interval when the table also has `y_low` and `y_high`, and with its
+null, point for point, when it has `y_null`. Every function takes a figure or one of its axes and
+returns the axes. None sets a title: the caption says it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from essaylib.errors import EssayError
 
@@ -31,6 +32,7 @@ LETTER = 9 / 72 * DPI * 0.58  # pixels that a letter takes, on average
 
 PAPER, INK, MUTED, FAINT = "#fbfaf6", "#22211f", "#67635c", "#d9d5cb"
 NULL = "#8d887f"
+DASHED = (0, (4, 3))
 ACCENT = "#237a99"
 VENDOR_COLOURS = {
     "google": "#1b2750",
@@ -221,15 +223,21 @@ def curves_with_bands(
     xlabel: str | None = None,
     ylabel: str | None = None,
 ) -> Axes:
-    """A curve for each group, its interval as a band, its name where the curve ends."""
+    """A curve for each group, its interval as a band, its name where the curve ends.
+
+    Numbers on `x` are sorted; words keep the table's order.
+    """
     ax = _axes(target)
     ends = []
     for name, rows, colour, marker in _series(table, group):
-        rows = rows.sort_values(x)
+        if pd.api.types.is_numeric_dtype(rows[x]):
+            rows = rows.sort_values(x)
         ax.plot(rows[x], rows[y], color=colour, marker=marker, markevery=_every(len(rows)))
         if f"{y}_low" in rows:
             low, high = rows[f"{y}_low"], rows[f"{y}_high"]
             ax.fill_between(rows[x], low, high, color=colour, alpha=0.16, linewidth=0)
+        if f"{y}_null" in rows:
+            ax.plot(rows[x], rows[f"{y}_null"], color=colour, linewidth=1, linestyle=DASHED)
         if name is not None:
             ends.append((name, rows[x].iloc[-1], rows[y].iloc[-1], colour))
     ax.margins(x=0.02)
@@ -245,7 +253,10 @@ def intervals(
     group: str | None = None,
     xlabel: str | None = None,
 ) -> Axes:
-    """One row a line, top to bottom: its name, its value as a dot, its interval as a bar."""
+    """One row a line, top to bottom: its name, its value as a dot, its interval as a bar.
+
+    A null of its own (`value_null`) is a grey tick.
+    """
     ax = _axes(target)
     names = list(dict.fromkeys(table[label]))
     groups = list(_series(table, group))
@@ -261,8 +272,13 @@ def intervals(
             elinewidth=2.2,
             capsize=0,
         )
+        if f"{value}_null" in rows:
+            ax.plot(
+                rows[f"{value}_null"], places, "|", color=NULL, markersize=12, markeredgewidth=2
+            )
         if name is not None:
-            _note_at(ax, name, rows[value].iloc[0], places[0], (0, 6), colour, "center")
+            end = rows.get(f"{value}_high", rows[value]).iloc[0]
+            _note_at(ax, name, end, places[0], (6, 0), colour, va="center")
     ax.set_yticks(range(len(names)), [_word(name) for name in names])
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
@@ -377,6 +393,92 @@ def matrix(
     return _labelled(ax, xlabel, ylabel)
 
 
+def scatter(
+    target: Figure | Axes,
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    label: str | None = None,
+    group: str | None = None,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+) -> Axes:
+    """One dot a row, with its intervals; `label` names dots, so give it a few only."""
+    ax = _axes(target)
+    for name, rows, colour, marker in _series(table, group):
+        ax.errorbar(
+            rows[x],
+            rows[y],
+            xerr=_errors(rows, x),
+            yerr=_errors(rows, y),
+            fmt=marker,
+            color=colour,
+            alpha=0.75,
+            elinewidth=1,
+            markeredgewidth=0,
+        )
+        if label:
+            for _, row in rows[rows[label].astype(str) != ""].iterrows():
+                _note_at(ax, _word(row[label]), row[x], row[y], (5, 4), INK)
+        if name is not None:
+            ax.plot([], [], marker, color=colour, label=name)
+    if group is not None:
+        ax.legend(frameon=False, loc="best", handletextpad=0.2)
+    return _labelled(ax, xlabel or x, ylabel or y)
+
+
+def flow(
+    target: Figure | Axes,
+    steps: Sequence[tuple[str, str]],
+    columns: int = 4,
+    marked: Sequence[str] = (),
+) -> Axes:
+    """Boxes joined by arrows, row by row: a name and a line about it; `marked` names stand out."""
+    ax = _axes(target)
+    letters = max(10, int(WIDTH * DPI / columns * 0.8 / LETTER))
+    for index, (name, note) in enumerate(steps):
+        row, column = divmod(index, columns)
+        x, y = column, -row
+        face, ink = (ACCENT, PAPER) if name in marked else ("#efece3", INK)
+        ax.add_patch(
+            FancyBboxPatch(
+                (x - 0.39, y - 0.31),
+                0.78,
+                0.62,
+                boxstyle="round,pad=0,rounding_size=0.05",
+                facecolor=face,
+                edgecolor=MUTED,
+                linewidth=0.8,
+            )
+        )
+        ax.text(x, y + 0.15, name, ha="center", va="center", weight="bold", color=ink)
+        ax.text(
+            x,
+            y - 0.1,
+            "\n".join(wrap(note, letters)),
+            ha="center",
+            va="center",
+            color=ink,
+            fontsize=8,
+        )
+        if index + 1 < len(steps):
+            if column + 1 < columns:
+                _arrow(ax, (x + 0.4, y), (x + 0.6, y))
+            else:
+                ax.plot([x, x, 0], [y - 0.32, y - 0.5, y - 0.5], color=MUTED, linewidth=1)
+                _arrow(ax, (0, y - 0.5), (0, y - 0.68))
+    rows = -(-len(steps) // columns)
+    ax.set_xlim(-0.5, min(columns, len(steps)) - 0.5)
+    ax.set_ylim(-rows + 0.5, 0.5)
+    ax.set_axis_off()
+    return ax
+
+
+def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    look = {"arrowstyle": "-|>", "color": MUTED, "linewidth": 1, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", end, start, arrowprops=look)
+
+
 def scatter_with_extremes(
     fig: Figure,
     table: pd.DataFrame,
@@ -439,11 +541,11 @@ def null_band(
     """Draw what there would be if nothing were there: a dashed line, or a band from low to high."""
     span, line = (ax.axhspan, ax.axhline) if axis == "y" else (ax.axvspan, ax.axvline)
     if high is None:
-        line(low, color=NULL, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        line(low, color=NULL, linewidth=1, linestyle=DASHED, zorder=1)
     else:
         span(low, high, facecolor=NULL, alpha=0.22, linewidth=0, zorder=0)
         high_line = max(low, high)
-        line(high_line, color=NULL, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+        line(high_line, color=NULL, linewidth=0.8, linestyle=DASHED, zorder=1)
     edge = low if high is None else max(low, high)
     if axis == "y":
         place, coordinates, offset = (0, edge), ax.get_yaxis_transform(), (3, 2)
