@@ -169,6 +169,7 @@ def test_a_verdict_is_final_only_if_nothing_speaks_against_it(root):
     assert reasons(test, None) == ()
     assert "seed 9999" in reasons(test, 9999)[0]
     assert "79 of the 80" in reasons(Test(0.12, 0.06, 0.2, 1e-4, 79), 10000)[0]
+    assert reasons(Test(0.12, 0.06, 0.2, 1e-4, 71, drawn=80), 10000) == ()
     assert claims.seeds(3, first=2) == [10002, 10003, 10004]
 
 

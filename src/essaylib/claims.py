@@ -39,7 +39,11 @@ class HasInterval(Protocol):
 
 @dataclass(frozen=True)
 class Test:
-    """One primary statistic as measured: estimate, 95 % interval, permutation p, units."""
+    """One primary statistic as measured: estimate, 95 % interval, permutation p, units.
+
+    `drawn` counts the units before those that the statistic's own definition leaves out (prompts
+    with too few sure images); it is what the registered number is compared with. `n` by default.
+    """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
@@ -48,8 +52,11 @@ class Test:
     high: float
     p: float
     n: int
+    drawn: int | None = None
 
     def __post_init__(self):
+        if self.drawn is None:
+            object.__setattr__(self, "drawn", self.n)
         if not all(math.isfinite(value) for value in (self.estimate, self.low, self.high)):
             raise EssayError(
                 f"A verdict needs finite numbers, not {self.estimate} [{self.low}, {self.high}]: "
@@ -64,9 +71,9 @@ class Test:
             )
 
     @classmethod
-    def of(cls, measured: HasInterval, p: float) -> Test:
+    def of(cls, measured: HasInterval, p: float, drawn: int | None = None) -> Test:
         """Join a measure's estimate and interval with its p."""
-        return cls(measured.estimate, measured.low, measured.high, p, measured.n)
+        return cls(measured.estimate, measured.low, measured.high, p, measured.n, drawn)
 
 
 @dataclass(frozen=True)
@@ -291,7 +298,8 @@ def to_html(verdict: Verdict) -> str:
             ),
             (
                 f"Units{label}",
-                f"n = {test.n:,} ({registered.n:,} registered: {registered.unit})",
+                f"n = {test.n:,} of {test.drawn:,} drawn; {registered.n:,} registered "
+                f"({registered.unit})",
             ),
         ]
     if claim.no_test:
@@ -368,8 +376,8 @@ def _exploratory(
         reasons.append(f"seed {seed} is one of those kept for exploration")
     for statistic in claim.primary:
         test = tests.get(statistic.id)
-        if test and test.n < statistic.n:
-            reasons.append(f"{test.n:,} of the {statistic.n:,} registered units were measured")
+        if test and test.drawn < statistic.n:
+            reasons.append(f"{test.drawn:,} of the {statistic.n:,} registered units were drawn")
     return tuple(dict.fromkeys(reasons))
 
 
