@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import essaylib
 from essaylib.errors import EssayError
 from essaylib.publishing import cache, execute
 from essaylib.publishing.chapters import chapters, check_parameters, read
+from essaylib.publishing.progress import Progress
 
 ESSAY = Path(sys.executable).with_name("essay")
 
@@ -414,3 +416,44 @@ def test_a_damaged_report_or_record_only_costs_a_run(book):
     book.write("_build/report.json", "{")
     book.write("_build/executed/one.json", "{")
     assert statuses(run()) == {"one": "ok"}
+
+
+def test_a_second_run_waits_for_the_first(book, capsys):
+    book.chapter("one", "print(1)")
+    path = book.write("_build/executed/.lock", "")
+    hold = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]): print(), sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-uc", hold, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    holder.stdout.readline()
+    threading.Timer(0.5, holder.stdin.close).start()
+    assert statuses(run()) == {"one": "ok"}
+    assert "another run is going on" in capsys.readouterr().err
+    holder.stdout.close()
+    assert holder.wait() == 0
+
+
+def test_a_model_folder_is_given_to_chapters_by_its_full_path(book, monkeypatch):
+    book.chapter("one", "print(model)")
+    folder = book.write("weights/model_index.json", "{}").parent
+    monkeypatch.chdir(book.root)
+    run(model="weights")
+    assert outputs(book, "one")[-1] == f"{folder}\n"
+
+
+def test_a_terminal_shows_bars(book, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    with Progress(2) as progress:
+        book.write("progress", "3/12")
+        progress.running("one", book.root / "progress")
+        progress.running("one", book.root / "nonesuch")
+        progress.finished("one", "ok", 2.5, 300)
+    shown = capsys.readouterr().err
+    assert "chapters" in shown and "one: ok in 2.5 s, 300 MB" in shown
+
+
+def test_many_reasons_are_counted(capsys):
+    with Progress(1) as progress:
+        progress.waiting("one", ["a", "b", "c", "d", "e"])
+    assert "one: to run (a, b, c and 2 more)" in capsys.readouterr().err

@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -20,9 +21,12 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     wait,
 )
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from essaylib import models, paths
 from essaylib.errors import EssayError
@@ -36,60 +40,13 @@ from essaylib.publishing.chapters import (
     read,
 )
 from essaylib.publishing.progress import Progress
+from essaylib.publishing.report import Entry, Report, read_report, write_whole
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 FIGURE = "application/vnd.essaylib.figure+json"
 """Marks, in an output's metadata, the figure that it shows: {"id": ...}."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What became of one chapter; one entry of `_build/report.json`.
-
-    `status` is ok (executed now), cached (nothing changed since it was) or failed. `seconds` and
-    `peak_mb` (of the chapter's process, in MiB) are those of the run whose results are shown.
-    """
-
-    id: str
-    status: str
-    seconds: float = 0.0
-    peak_mb: float = 0.0
-    figures: list[str] = field(default_factory=list)
-    parameters: dict[str, Any] = field(default_factory=dict)
-    threads: int = 1
-    versions: dict[str, str] = field(default_factory=dict)
-    error: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Report:
-    """The state of the book after a run: one entry a chapter, in the order of the book."""
-
-    chapters: list[Entry]
-    interrupted: bool = False
-
-    def write(self) -> None:
-        path = paths.build() / "report.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, json.dumps(asdict(self), indent=1) + "\n")
-
-    def raise_for_failures(self) -> Report:
-        """Raise `EssayError` naming each failed chapter, its cell and its error."""
-        failed = [entry for entry in self.chapters if entry.status == "failed"]
-        if failed:
-            raise EssayError("\n".join(f"{entry.id} failed: {_where(entry)}" for entry in failed))
-        return self
-
-
-def read_report() -> Report:
-    """Return the last report; an empty one where there is none."""
-    try:
-        raw = json.loads((paths.build() / "report.json").read_text("utf-8"))
-        return Report([Entry(**entry) for entry in raw["chapters"]], raw["interrupted"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return Report([])
 
 
 def given(**parameters: Any) -> dict[str, Any]:
@@ -112,16 +69,15 @@ def run(
     chapter; a chapter that fails is an entry of the report, and the others are run. The written
     report keeps the entries of chapters that this run did not touch.
     """
-    from filelock import FileLock
-
     parameters = parameters or {}
     if threads < 1 or (jobs is not None and jobs < 1):
         raise EssayError("--jobs and --threads must be 1 or more.")
-    if "model" in parameters:
-        models.resolve(parameters["model"])
+    if "model" in parameters and (path := models.resolve(parameters["model"]).path):
+        parameters = parameters | {"model": str(path)}
     chosen = chapters(ids)
     (paths.build() / "executed").mkdir(parents=True, exist_ok=True)
-    with FileLock(paths.build() / "executed" / ".lock"), Progress(len(chosen)) as progress:
+    lock = FileLock(paths.build() / "executed" / ".lock")
+    with Progress(len(chosen)) as progress, _held(lock, progress):
         entries: dict[str, Entry] = {}
         waiting = []
         for chapter in chosen:
@@ -142,6 +98,20 @@ def run(
             raise
         _merge(entries, interrupted=False).write()
     return Report([entries[chapter.id] for chapter in chosen])
+
+
+@contextmanager
+def _held(lock: BaseFileLock, progress: Progress) -> Iterator[None]:
+    """Hold the lock: two runs at once would write the same files."""
+    with suppress(Timeout):
+        lock.acquire(timeout=0)
+    if not lock.is_locked:
+        progress.say("another run is going on; waiting for it to end")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True)
@@ -171,7 +141,7 @@ def _plan(chapter: Chapter, given: dict[str, Any], threads: int, force: bool) ->
         import nbformat
 
         kept = nbformat.read(chapter.executed, as_version=4)
-        _write(chapter.executed, nbformat.writes(_attach(notebook, kept)))
+        write_whole(chapter.executed, nbformat.writes(_attach(notebook, kept)))
         return replace(Entry(**record["entry"]), status="cached")
     job = worker.Job(
         id=chapter.id,
@@ -270,9 +240,9 @@ def _keep(plan: Plan, outcome: worker.Outcome) -> Entry:
     else:
         notebook = _attach(plan.notebook, nbformat.read(job.executed, as_version=4))
         entry = replace(entry, figures=figures(notebook))
-        _write(chapter.executed, nbformat.writes(notebook))
+        write_whole(chapter.executed, nbformat.writes(notebook))
         record = {"key": plan.key, "entry": asdict(entry)}
-        _write(chapter.record, json.dumps(record, indent=1) + "\n")
+        write_whole(chapter.record, json.dumps(record, indent=1) + "\n")
         failed.unlink(missing_ok=True)
     shutil.rmtree(_work(chapter), ignore_errors=True)
     return entry
@@ -347,25 +317,5 @@ def _source_line(plan: Plan, error: dict[str, Any]) -> dict[str, Any]:
     return {"line": cells[error["cell"] - 1][0], "file": f"{plan.chapter.page}.md"}
 
 
-def _where(entry: Entry) -> str:
-    error = entry.error or {}
-    if error.get("cell") is None:
-        kind = error.get("type", "EssayError")
-        return error["message"] if kind == "EssayError" else f"{kind}: {error['message']}"
-    place = f"code cell {error['cell']}"
-    if "file" in error:
-        place += f" ({error['file']}, line {error['line']})"
-    return f"{place}: {error['type']}: {error['message']}"
-
-
 def _work(chapter: Chapter) -> Path:
     return paths.build() / "executed" / ".running" / chapter.id
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all; leave one that would not change."""
-    if path.is_file() and path.read_text("utf-8") == text:
-        return
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

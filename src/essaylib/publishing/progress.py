@@ -41,7 +41,7 @@ class Progress:
         """A chapter will be run, for these reasons."""
         more = len(reasons) - _REASONS
         named = ", ".join(reasons[:_REASONS]) + (f" and {more} more" if more > 0 else "")
-        self._say(f"{id}: to run ({named})")
+        self.say(f"{id}: to run ({named})")
 
     def running(self, id: str, progress: Path) -> None:
         """A chapter is at the cell that its progress file names ("3/12"), if it has begun."""
@@ -59,7 +59,8 @@ class Progress:
             self._bars.remove_task(self._tasks.pop(id))
         self._bars.advance(self._total)
         cost = f" in {seconds:.1f} s, {peak_mb:,.0f} MB" if status == "ok" else ""
-        self._say(f"{id}: {status}{cost}")
+        self.say(f"{id}: {status}{cost}")
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Print a line above the bars."""
         self._console.print(text, soft_wrap=True, markup=False)

@@ -96,6 +96,7 @@ def _run(job: Job) -> dict[str, Any] | None:
             engine_name="essay",
             kernel_name="python3",
             language="python",
+            start_timeout=300,  # a loaded machine takes its time
             # Sockets in a folder of this run's own: ports chosen by two chapters at once can clash.
             config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets.name}/kernel"}}),
             cwd=job.root,
