@@ -30,7 +30,7 @@ from essaylib.publishing.sphinx_extension import SOURCES
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-_IMAGE = re.compile(r"""(?:\]\(|src=["'])([^)"'\s:]+\.(?:png|svg|jpe?g|webp))""")
+_LOCAL_FILE = re.compile(r"""(?:\]\(|src=["'])([^)"'\s:#]+)""")
 _MARKUP = re.compile(r"[\\`*_{}\[\]<>$&~#^|]")
 _MARKDOWN_LINK = re.compile(r"\]\(([^()\s:#]+)\.md(?=[)#])")
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -64,7 +64,7 @@ def _collect() -> dict[str, bytes]:
             files |= _chapter(executable[page])
         elif (source := paths.root() / f"{page}.md").is_file():
             files[f"{page}.md"] = source.read_bytes()
-            files |= _images(source)
+            files |= _shown(source)
     files |= _links_to_notebooks(files, set(executable))
     missing = [page for page in pages() if not files.keys() & {f"{page}.md", f"{page}.ipynb"}]
     if missing:
@@ -115,7 +115,7 @@ def _chapter(chapter: Chapter) -> dict[str, bytes]:
     return {
         f"{chapter.page}.ipynb": nbformat.writes(notebook).encode(),
         f"{SOURCES}/{chapter.page}.md": chapter.path.read_bytes(),
-        **_images(chapter.path),
+        **_shown(chapter.path),
     }
 
 
@@ -183,14 +183,14 @@ def _links_to_notebooks(files: dict[str, bytes], executable: set[str]) -> dict[s
     return changed
 
 
-def _images(source: Path) -> dict[str, bytes]:
-    """Return the pictures beside a page that it shows."""
-    found = {source.parent / name for name in _IMAGE.findall(source.read_text("utf-8"))}
+def _shown(source: Path) -> dict[str, bytes]:
+    """Return the pictures and files of the repository that a page shows or links to."""
+    found = {source.parent / name for name in _LOCAL_FILE.findall(source.read_text("utf-8"))}
     root = paths.root().resolve()
     return {
         path.resolve().relative_to(root).as_posix(): path.read_bytes()
         for path in sorted(found)
-        if path.is_file() and path.resolve().is_relative_to(root)
+        if path.is_file() and path.suffix != ".md" and path.resolve().is_relative_to(root)
     }
 
 
