@@ -152,7 +152,7 @@ def verify(
     if failed := lock.failures(found):
         typer.echo(
             f"{len(failed)} of {len(found)} differ from the locks; where that is meant, accept it "
-            "with `essay lock ID` (a claim with `essay lock --claims`).",
+            "with `essay lock ID` (claims with `essay claims --lock`).",
             err=True,
         )
         raise typer.Exit(1)
@@ -162,9 +162,6 @@ def verify(
 @app.command()
 def lock(
     ids: Annotated[list[str] | None, typer.Argument(help="Figure ids; all drawn if none.")] = None,
-    only_claims: Annotated[
-        bool, typer.Option("--claims", help="Lock what the claims found instead.")
-    ] = False,
 ):
     """Accept figures as they were last drawn, and say what differs from before.
 
@@ -172,11 +169,6 @@ def lock(
     """
     from essaylib.publishing import lock as locking
 
-    if only_claims:
-        from essaylib import claims
-
-        typer.echo(f"Claims locked anew: {', '.join(claims.lock()) or 'none'}.")
-        return
     differed = locking.accept(ids)
     for item in differed:
         typer.echo(item)
