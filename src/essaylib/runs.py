@@ -109,7 +109,7 @@ def draw(
     """Draw the plan `name`, or go on where an interrupted drawing stopped; return the run.
 
     Nothing is drawn where the run is there and its weights, plan and corpus are still the same,
-    unless `force`. An image depends on its prompt, seed and setting, not on its batch. Raises
+    unless `force` (which goes on with its own interrupted drawing, too). An image depends on its prompt, seed and setting, not on its batch. Raises
     `EssayError` for an unknown plan, a missing model, too little disk or an unwritable folder.
     """
     plan = plans.load(name)
@@ -118,8 +118,6 @@ def draw(
         return load(name, model)
     table = plan.table(_first_seed(model))
     parts = paths.build() / "runs" / f"{folder.name}-{key[:12]}"
-    if force:
-        shutil.rmtree(parts, ignore_errors=True)
     pipe = models.load(model, device)
     _check_disk(folder, parts, len(table) * _bytes_each(pipe))
     _draw_parts(plan, table, pipe, parts, batch_size, progress)
