@@ -1,9 +1,15 @@
 """The site of a tiny book, built once and looked at from many sides."""
 
+import functools
 import html
 import json
 import os
 import re
+import shutil
+import threading
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from tiny_book import Book, Inline
@@ -11,6 +17,12 @@ from tiny_book import Book, Inline
 from essaylib.errors import EssayError
 from essaylib.publishing import execute, stage
 
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+GRAVE = ("error", "warning")
 BIBLIOGRAPHY = (
     "@book{agre1997, author={Agre, Philip}, title={Practice}, publisher={P}, year={1997}}\n"
 )
@@ -88,6 +100,43 @@ def test_no_page_asks_another_host_for_anything(book):
         assert not asked, path.name
     for path in (book.root / "_build/html").rglob("*.css"):
         assert not re.search(r"@import[^;]*//|url\(['\"]?(https?:)?//", path.read_text()), path.name
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_in_a_browser_under_a_sub_path_nothing_is_missing(book, tmp_path, width):
+    if not CHROMIUM.exists():
+        pytest.skip(f"needs Chromium at {CHROMIUM}")
+    from playwright.sync_api import sync_playwright
+
+    shutil.copytree(book.root / "_build/html", tmp_path / "sub/path")
+    with served(tmp_path) as address, sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        for name in ("book/index", "book/one", "book/bibliography", "search"):
+            tab = browser.new_page(viewport={"width": width, "height": 800})
+            asked, told = [], []
+            tab.on(
+                "response", lambda answer, asked=asked: asked.append((answer.url, answer.status))
+            )
+            tab.on("console", lambda m, told=told: m.type in GRAVE and told.append(m.text))
+            tab.on("pageerror", lambda error, told=told: told.append(str(error)))
+            tab.goto(f"{address}/sub/path/{name}.html", wait_until="load")
+            assert told == []
+            local = (f"{address}/sub/path/", "data:")
+            assert [x for x in asked if not x[0].startswith(local) or x[1] >= 400] == []
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            tab.close()
+        browser.close()
+
+
+@contextmanager
+def served(folder):
+    """Serve a folder on the loopback address, on a free port."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
 def test_formulas_are_mathml_and_widgets_stay_in_the_notebook(page):

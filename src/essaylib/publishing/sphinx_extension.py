@@ -27,9 +27,18 @@ _logger = logging.getLogger(__name__)
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
+    app.connect("config-inited", _without_thebe)
     app.connect("html-page-context", _markdown_source)
     app.connect("build-finished", _copy_sources)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _without_thebe(app: Sphinx, config: Any) -> None:
+    """Silence Thebe, which Jupyter Book always loads: its script fails, and points to a CDN."""
+    for listeners in list(app.events.listeners.values()):
+        for listener in list(listeners):
+            if listener.handler.__module__.startswith("sphinx_thebe"):
+                app.disconnect(listener.id)
 
 
 def _inline(translator: HTML5Translator, node: nodes.math) -> None:
