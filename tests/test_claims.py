@@ -263,8 +263,8 @@ def test_the_wrong_statistic_is_refused(root):
         decide(claims.load()["prompt-seed"], {"order": test}, True)
     with pytest.raises(EssayError, match="name one"):
         claims.record("prompt-seed", test, control_ok=True, seed=0)
-    with pytest.raises(EssayError, match="no claim 'guidence'"):
-        claims.record("guidence", test, control_ok=True, seed=0)
+    with pytest.raises(EssayError, match="no claim 'gidance'"):
+        claims.record("gidance", test, control_ok=True, seed=0)
 
 
 @pytest.mark.parametrize(

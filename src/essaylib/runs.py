@@ -109,8 +109,9 @@ def draw(
     """Draw the plan `name`, or go on where an interrupted drawing stopped; return the run.
 
     Nothing is drawn where the run is there and its weights, plan and corpus are still the same,
-    unless `force` (which goes on with its own interrupted drawing, too). An image depends on its prompt, seed and setting, not on its batch. Raises
-    `EssayError` for an unknown plan, a missing model, too little disk or an unwritable folder.
+    unless `force` (which goes on with its own interrupted drawing, too). An image depends on its
+    prompt, seed and setting, not on its batch. Raises `EssayError` for an unknown plan, a missing
+    model, too little disk or an unwritable folder.
     """
     plan = plans.load(name)
     folder, key = _folder(name, model), _key(plan, model)

@@ -43,7 +43,7 @@ def nearest(
         raise EssayError(f"k must lie between 1 and {left}, the drawings there are, not {k}.")
     distances = np.empty((len(queries), k))
     rows = np.empty((len(queries), k), dtype=np.int64)
-    squares = np.einsum("nd,nd->n", among, among)
+    squares = (among**2).sum(1)
     for start in range(0, len(queries), 256):
         part = slice(start, start + 256)
         x = queries[part]
