@@ -37,7 +37,8 @@ def _without_thebe(app: Sphinx, config: Any) -> None:
     """Silence Thebe, which Jupyter Book always loads: its script fails, and points to a CDN."""
     for listeners in list(app.events.listeners.values()):
         for listener in list(listeners):
-            if listener.handler.__module__.startswith("sphinx_thebe"):
+            handler = listener.handler
+            if handler.__module__ == "sphinx_thebe" and handler.__name__ != "st_static_path":
                 app.disconnect(listener.id)
 
 
