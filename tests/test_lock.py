@@ -194,6 +194,13 @@ def test_each_model_has_its_own_entry(sandbox):
     assert lock.status("guidance-sweep", "embedded").comparison.status == "missing"
 
 
+def test_a_figure_outside_of_a_chapter_is_not_locked(sandbox):
+    with figures.figure("guidance-sweep", {"w": [1]}, "A sweep.", "A line.") as fig:
+        fig.subplots().plot([0, 1])
+    with pytest.raises(EssayError, match="outside of a chapter"):
+        lock.accept()
+
+
 def test_a_damaged_lock_names_the_cure(sandbox):
     lock.path().write_text("{")
     with pytest.raises(EssayError, match="git checkout"):

@@ -84,6 +84,10 @@ def accept(ids: Iterable[str] | None = None) -> list[Verified]:
     entries, registry, differed = read(), figures.registry(), []
     for id in ids or figures.ids():
         record = figures.load(id)
+        if not record["chapter"]:
+            raise EssayError(
+                f"{id} was drawn outside of a chapter: only chapters' figures are kept."
+            )
         found = status(id)
         kept = {key: record[key] for key in ("chapter", "parameters", "fingerprint")}
         model = model_of(record)
@@ -108,20 +112,14 @@ def verify(
     """Run the chapters of these figures again, or of all, and compare with the lock.
 
     Without ids, the claims are compared with their own lock too, and a figure that is drawn but not
-    locked is reported. A chapter that fails leaves
-    its figures *missing*. Raises `EssayError` for an unknown id, and for a chapter that fails and
-    has no figure to report it by.
+    locked is reported. A chapter that fails leaves its figures *missing*. Raises `EssayError` for
+    an unknown id, and for a chapter that fails and has no figure to report it by.
     """
     from essaylib.publishing import execute
 
-    locked = read()
     asked = [cite.current(id) for id in ids or ()]
-    chapters = {id: _chapter_of(id, locked) for id in asked}
-    if not asked:
-        model_name = model or "embedded"
-        chapters = {
-            id: entry[model_name]["chapter"] for id, entry in locked.items() if model_name in entry
-        }
+    locked = read()
+    chapters = {id: _chapter_of(id, locked) for id in asked or _of_model(locked, model)}
     started = datetime.now(UTC).replace(microsecond=0)
     report = execute.run(
         sorted(set(chapters.values())) if asked else None,
@@ -131,23 +129,29 @@ def verify(
         executor=executor,
     )
     if not asked:
-        for id in figures.ids():
-            if _drawn_since(id, started):
-                chapters.setdefault(id, figures.load(id)["chapter"])
-    failed = {entry.id: entry.error for entry in report.chapters if entry.status == "failed"}
-    if not asked and not set(failed) <= set(chapters.values()):
-        report.raise_for_failures()
-    found = []
-    for id, chapter in sorted(chapters.items()):
-        if _drawn_since(id, started):
-            found.append(status(id, model))
-            continue
-        error = failed.get(chapter)
-        reason = f"its chapter failed: {error['message']}" if error else "not drawn by its chapter"
-        found.append(Verified(id, chapter, Comparison(MISSING, reason=reason)))
+        drawn = [id for id in figures.ids() if _drawn_since(id, started)]
+        chapters = {id: figures.load(id)["chapter"] for id in drawn} | chapters
+        if any(e.status == "failed" and e.id not in chapters.values() for e in report.chapters):
+            report.raise_for_failures()
+    errors = {e.id: e.error["message"] for e in report.chapters if e.status == "failed"}
+    found = [
+        status(id, model)
+        if _drawn_since(id, started)
+        else _not_drawn(id, chapter, errors.get(chapter))
+        for id, chapter in sorted(chapters.items())
+    ]
     if not asked and (model or "embedded") == "embedded":
         found += _claims(started)
     return found
+
+
+def _of_model(locked: dict[str, dict[str, Any]], model: str | None) -> list[str]:
+    return [id for id, entry in locked.items() if (model or "embedded") in entry]
+
+
+def _not_drawn(id: str, chapter: str, error: str | None) -> Verified:
+    reason = f"its chapter failed: {error}" if error else "not drawn by its chapter"
+    return Verified(id, chapter, Comparison(MISSING, reason=reason))
 
 
 def _claims(started: datetime) -> list[Verified]:
