@@ -86,8 +86,8 @@ def test_an_unknown_model_is_refused(sandbox):
 
 def test_generate_writes_the_same_file_twice_and_says_what_it_is(checkpoint, tmp_path):
     first, second = tmp_path / "a.png", tmp_path / "b.png"
-    words = ["generate", "dog face, google", "--model", str(checkpoint("embedded")), "--device", "cpu"]
-    words += ["--seed", "3", "--steps", "2", "--guidance", "4"]
+    words = ["generate", "dog face, google", "--model", str(checkpoint("embedded"))]
+    words += ["--device", "cpu", "--seed", "3", "--steps", "2", "--guidance", "4"]
     for path in (first, second):
         done = runner.invoke(cli.app, [*words, "-o", str(path)])
         assert done.exit_code == 0, done.output
