@@ -184,12 +184,13 @@ def test_claims_are_compared_with_their_own_lock(sandbox):
 
 
 def test_each_model_has_its_own_entry(sandbox):
-    for model in ("embedded", "sd15"):
+    for model in ("embedded", "/home/me/sd15"):
         glue.chapter("guidance", model=model)
         with figures.figure("guidance-sweep", {"w": [len(model)]}, "A sweep.", "A line.") as fig:
             fig.subplots().plot([0, 1])
         lock.accept()
     assert set(lock.read()["guidance-sweep"]) == {"embedded", "sd15"}
+    assert "/home/me" not in lock.path().read_text()
     assert lock.status("guidance-sweep").comparison.status == "identical"
     assert lock.status("guidance-sweep", "embedded").comparison.status == "missing"
 

@@ -63,7 +63,13 @@ def read() -> dict[str, dict[str, Any]]:
 
 def model_of(record: dict[str, Any]) -> str:
     """The model that a figure was drawn from, as the lock names it."""
-    return str(record["parameters"].get("model", "embedded"))
+    name = (record["model"] or {}).get("name") or record["parameters"].get("model", "embedded")
+    return _short(name)
+
+
+def _short(model: str | None) -> str:
+    """A model's name; a folder's without the way to it, which is nobody else's."""
+    return Path(model or "embedded").name
 
 
 def status(id: str, model: str | None = None) -> Verified:
@@ -71,7 +77,9 @@ def status(id: str, model: str | None = None) -> Verified:
     id = cite.current(id)
     locked = read().get(id, {})
     record = figures.load(id) if id in figures.ids() else None
-    model = model or (model_of(record) if record else next(iter(locked), "embedded"))
+    model = (
+        _short(model) if model else model_of(record) if record else next(iter(locked), "embedded")
+    )
     drawn = record if record and model_of(record) == model else None
     entry = locked.get(model)
     chapter = (drawn or entry or {}).get("chapter") or ""
@@ -89,8 +97,12 @@ def accept(ids: Iterable[str] | None = None) -> list[Verified]:
                 f"{id} was drawn outside of a chapter: only chapters' figures are kept."
             )
         found = status(id)
-        kept = {key: record[key] for key in ("chapter", "parameters", "fingerprint")}
         model = model_of(record)
+        kept = {
+            "chapter": record["chapter"],
+            "parameters": record["parameters"] | {"model": model},
+            "fingerprint": record["fingerprint"],
+        }
         if entries.get(id, {}).get(model) != kept:
             differed.append(found)
         entries.setdefault(id, {})[model] = kept
@@ -140,13 +152,13 @@ def verify(
         else _not_drawn(id, chapter, errors.get(chapter))
         for id, chapter in sorted(chapters.items())
     ]
-    if not asked and (model or "embedded") == "embedded":
+    if not asked and _short(model) == "embedded":
         found += _claims(started)
     return found
 
 
 def _of_model(locked: dict[str, dict[str, Any]], model: str | None) -> list[str]:
-    return [id for id, entry in locked.items() if (model or "embedded") in entry]
+    return [id for id, entry in locked.items() if _short(model) in entry]
 
 
 def _not_drawn(id: str, chapter: str, error: str | None) -> Verified:
