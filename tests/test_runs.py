@@ -316,9 +316,25 @@ def test_shared_seeds_cross_prompts_and_noise(sandbox):
     assert table.groupby("prompt").seed.agg(lambda s: sorted(set(s))).tolist() == [[0, 1], [0, 1]]
 
 
+def test_a_plan_may_explore_with_less_until_the_model_is_frozen(sandbox, monkeypatch):
+    concepts(monkeypatch, **{f"c{i}": "google" for i in range(30)})
+    prompts = {"caption": "{concept}", "count": 20}
+    scales = [{"name": name, "guidance_scale": float(name)} for name in ("1", "4")]
+    whole = PLAN | {"prompts": prompts, "settings": scales}
+    declare(whole | {"until_frozen": {"count": 5, "settings": ["4"]}})
+    less, final = plans.load("small", final=False), plans.load("small", final=True)
+    assert [setting.name for setting in less.settings] == ["4"]
+    assert [setting.name for setting in final.settings] == ["1", "4"]
+    assert less.table(0).concept.nunique() == 5 and final.table(0).concept.nunique() == 20
+    assert set(less.table(0).concept) <= set(final.table(0).concept)
+    declare(whole | {"until_frozen": {"settings": ["9"]}})
+    with pytest.raises(EssayError, match="not in the plan"):
+        plans.load("small", final=False)
+
+
 def test_declared_plans_are_valid_and_few_enough_for_their_seeds():
     for path in paths.runs().glob("*/plan.yml"):
-        plan = plans.load(path.parent.name)
+        plan = plans.load(path.parent.name, final=True)
         table = plan.table(0)
         assert table.seed.max() < 10000, "exploration would use seeds kept for verdicts"
         assert not table.duplicated(["setting", "prompt", "seed"]).any()
@@ -327,7 +343,7 @@ def test_declared_plans_are_valid_and_few_enough_for_their_seeds():
 def test_the_guidance_plan_holds_the_registered_sample():
     from essaylib import claims
 
-    plan = plans.load("guidance")
+    plan = plans.load("guidance", final=True)
     assert plan.prompts["count"] == claims.load()["guidance"].statistic().n
     assert {"1", "7.5", "interval", "autoguidance"} <= {s.name for s in plan.settings}
 

@@ -14,18 +14,21 @@
 are below 10000 until the embedded model is frozen, and from 10000 up afterwards, so that no verdict
 rests on what an exploration has seen. By default every prompt has seeds of its own, the same at
 every setting; `shared_seeds: true` gives all prompts the same ones (a crossed design).
+
+`until_frozen: {count: 24, settings: ["1", "4"]}` explores with fewer prompts, or some of the
+settings, as long as the embedded model is not final.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from essaylib import paths
+from essaylib import claims, paths
 from essaylib.errors import EssayError
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
 METHODS = ("ordinary", "interval", "autoguidance")
 
-_PLAN_KEYS = {"purpose", "prompts", "seeds", "steps", "settings", "shared_seeds"}
+_PLAN_KEYS = {"purpose", "prompts", "seeds", "steps", "settings", "shared_seeds", "until_frozen"}
 _PROMPT_KEYS = {"caption", "count", "minimum_training_vendors"}
 _SETTING_KEYS = {"name", "guidance_scale", "method", "steps", "negative_prompt"}
 _METHOD_KEYS = {"ordinary": set(), "interval": {"interval"}, "autoguidance": {"guide"}}
@@ -92,8 +95,12 @@ class Plan:
         return _draw_concepts(self.name, self.prompts, first_seed)
 
 
-def load(name: str) -> Plan:
-    """Read a plan by its name; raise `EssayError` that names the key at fault."""
+def load(name: str, final: bool | None = None) -> Plan:
+    """Read a plan by its name; raise `EssayError` that names the key at fault.
+
+    `final` asks for the whole plan, as verdicts need it; by default, whether the embedded model is
+    frozen decides.
+    """
     path = paths.runs() / name / "plan.yml"
     if not path.is_file():
         known = sorted(p.parent.name for p in paths.runs().glob("*/plan.yml"))
@@ -104,7 +111,27 @@ def load(name: str) -> Plan:
         document = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise EssayError(f"{path} is not valid YAML: {error}") from error
-    return _plan(name, document, path)
+    plan = _plan(name, document, path)
+    if claims.frozen() if final is None else final:
+        return plan
+    return _explored(plan, path)
+
+
+def _explored(plan: Plan, path: Path) -> Plan:
+    """The plan with what `until_frozen` leaves of it."""
+    less = plan.document.get("until_frozen", {})
+    _keys(less, set(), {"count", "settings"}, path)
+    kept = [str(name) for name in less.get("settings", [s.name for s in plan.settings])]
+    known = [setting.name for setting in plan.settings]
+    if not set(kept) <= set(known):
+        raise EssayError(f"{path}: `until_frozen` names settings that are not in the plan.")
+    prompts = plan.prompts
+    if "count" in less:
+        if isinstance(prompts, tuple):
+            raise EssayError(f"{path}: prompts that are listed have no `count` to lower.")
+        prompts = prompts | {"count": _whole(less["count"], path, "count")}
+    settings = tuple(setting for setting in plan.settings if setting.name in kept)
+    return replace(plan, prompts=prompts, settings=settings)
 
 
 def _plan(name: str, document: Any, path: Path) -> Plan:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTokenizer
 
 from essaylib import corpus
 from essaylib.training.autoencoder import to_signed
@@ -71,7 +71,7 @@ def run(
 ) -> UNet2DConditionModel:
     """Train on `train` drawings; return the model.
 
-    `parts` holds the trained `tokenizer`, `text_encoder` and `vae`. `without` leaves one vendor's
+    `parts` holds the trained `tokenizer`, `clip` and `vae`. `without` leaves one vendor's
     drawings out. `start` is a folder of committed weights to go on from.
     """
     unet = UNet2DConditionModel.from_pretrained(start) if start else build()
@@ -131,7 +131,7 @@ class Reader:
 
     def __init__(self, parts: Path, device: str) -> None:
         self.words = CLIPTokenizer.from_pretrained(parts / "tokenizer")
-        tower = CLIPTextModel.from_pretrained(parts / "text_encoder", dtype=torch.float32)
+        tower = CLIPModel.from_pretrained(parts / "clip", dtype=torch.float32).text_model
         self.tower, self.device = tower.to(device).eval(), device
         self.known: dict[str, torch.Tensor] = {}
 
