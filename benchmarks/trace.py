@@ -180,7 +180,8 @@ def task_daam(arguments: argparse.Namespace) -> dict:
             return hooker.compute_global_heat_map(PROMPT).heat_maps
 
     def ours() -> torch.Tensor:
-        with trace(pipe, MODES["all heads"]) as tr:
+        capture = Capture(cross_attention=True, heads="all", spans=False)  # DAAM times nothing
+        with trace(pipe, capture) as tr:
             pipe(PROMPT, output_type="latent", **settings)
         return attention.daam(tr)
 

@@ -285,6 +285,17 @@ def test_bf16(tiny, device):
         assert (maps.values.float().sum(-1) - 1).abs().max() < 0.01
 
 
+def test_autocast(tiny, device):
+    """Shares stay those of float32, though queries and keys come in bfloat16."""
+    pipe = tiny("sd1", device)
+    with torch.autocast(device, torch.bfloat16):
+        plain = call(pipe)
+        with trace(pipe, EVERYTHING) as tr:
+            assert torch.equal(call(pipe), plain)
+    for maps in tr.cross_attention.values():
+        assert (maps.values.float().sum(-1) - 1).abs().max() < 2e-3
+
+
 def test_fp16(tiny, device):
     if device == "cpu":
         pytest.skip("float16 is for accelerators")

@@ -69,9 +69,10 @@ class Maps:
 
 @dataclass(frozen=True)
 class Span:
-    """How long one operation took; `peak_bytes` is the highest memory use up to its end.
+    """How long one operation took, and the highest memory use so far.
 
-    Memory is the accelerator's allocated memory on CUDA, the process's resident memory elsewhere.
+    On CUDA that is the accelerator's allocated memory. Elsewhere it is the process's resident
+    memory, read at the end of text encoding, of each U-Net call and of decoding.
     """
 
     operation: str

@@ -119,17 +119,17 @@ class _Recorder:
         if encoder is not None:
             hook = encoder.register_forward_hook(self._text_encoded, with_kwargs=True)
             taps.callback(hook.remove)
-        self._hook(taps, pipe.unet, self._before_unet, self._after_unet)
+        unet = pipe.unet
+        before = unet.register_forward_pre_hook(self._before_unet, with_kwargs=True)
+        taps.callback(before.remove)
+        taps.callback(unet.register_forward_hook(self._after_unet, with_kwargs=True).remove)
         for name, layer in self.layers.items():
             tap = _AttentionTap(self, name, layer)
-            self._hook(taps, layer, tap.before, tap.after)
+            taps.callback(layer.register_forward_hook(tap.after, with_kwargs=True).remove)
+            if self.capture.spans:
+                taps.callback(layer.register_forward_pre_hook(tap.before).remove)
             for part, keep in ((layer.to_q, tap.keep_query), (layer.to_k, tap.keep_key)):
                 taps.callback(part.register_forward_hook(keep).remove)
-
-    @staticmethod
-    def _hook(taps: ExitStack, module: torch.nn.Module, before: Callable, after: Callable) -> None:
-        taps.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
-        taps.callback(module.register_forward_hook(after, with_kwargs=True).remove)
 
     # Taps, in the order in which a pipeline reaches them.
 
@@ -330,13 +330,14 @@ def _probabilities(
     layer: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
     """softmax(q kᵀ · scale + bias) in float32: (B, H, h_l · w_l, T)."""
-    query = query.unflatten(-1, (layer.heads, -1)).transpose(1, 2)
-    key = key.unflatten(-1, (layer.heads, -1)).transpose(1, 2)
+    query, key = (x.unflatten(-1, (layer.heads, -1)) for x in (query, key))
     if layer.norm_q is not None:
         query = layer.norm_q(query)
     if layer.norm_k is not None:
         key = layer.norm_k(key)
-    scores = (query.float() * layer.scale) @ key.float().transpose(-1, -2)
+    with torch.autocast(query.device.type, enabled=False):
+        # einsum reads the heads where they are; a matmul would first copy them apart.
+        scores = torch.einsum("bqhd,bkhd->bhqk", query.float(), key.float() * layer.scale)
     if bias is not None:
         scores += bias.unsqueeze(1)
     return scores.softmax(-1)
@@ -464,7 +465,10 @@ def _alpha_cumprod(scheduler: Any, t: Any, index: int | None) -> float:
 
 def _arguments(method: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
     """A call's arguments by name, whatever someone may have wrapped around the method."""
-    return inspect.signature(method).bind(None, *args, **kwargs).arguments
+    return _signature(method).bind(None, *args, **kwargs).arguments
+
+
+_signature = functools.cache(inspect.signature)
 
 
 def _seed(generator: Any) -> Any:
@@ -519,6 +523,7 @@ class _Clock:
         self.cuda = device.type == "cuda"
         self.device, self.enabled = device, enabled
         self.started: dict[str, Any] = {}
+        self.resident = 0
         self.spans: list[tuple[str, int | None, str | None, Any, Any, int]] = []
         if self.cuda:
             torch.cuda.reset_peak_memory_stats(device)
@@ -530,7 +535,7 @@ class _Clock:
     def stop(self, operation: str, step: int | None = None, layer: str | None = None) -> None:
         if self.enabled:
             began = self.started.pop(layer or operation)
-            span = (operation, step, layer, began, self._now(), self._peak())
+            span = (operation, step, layer, began, self._now(), self._peak(operation))
             self.spans.append(span)
 
     @contextmanager
@@ -554,10 +559,12 @@ class _Clock:
     def _seconds(self, began: Any, ended: Any) -> float:
         return began.elapsed_time(ended) / 1e3 if self.cuda else ended - began
 
-    def _peak(self) -> int:
+    def _peak(self, operation: str) -> int:
         if self.cuda:
             return torch.cuda.max_memory_allocated(self.device)
-        return peak_resident_bytes()
+        if operation in ("text_encoder", "unet", "decode"):  # a system call: not in every layer
+            self.resident = peak_resident_bytes()
+        return self.resident
 
 
 def peak_resident_bytes() -> int:
