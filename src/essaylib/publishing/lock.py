@@ -77,9 +77,9 @@ def status(id: str, model: str | None = None) -> Verified:
     id = cite.current(id)
     locked = read().get(id, {})
     record = figures.load(id) if id in figures.ids() else None
-    model = (
-        _short(model) if model else model_of(record) if record else next(iter(locked), "embedded")
-    )
+    if model is None:
+        model = model_of(record) if record else next(iter(locked), "embedded")
+    model = _short(model)
     drawn = record if record and model_of(record) == model else None
     entry = locked.get(model)
     chapter = (drawn or entry or {}).get("chapter") or ""
