@@ -210,6 +210,7 @@ def describe(pipe: DiffusionPipeline) -> dict[str, Any]:
     weights to report (None and {}).
     """
     place, spec = _origin(pipe)
+    denoiser = getattr(pipe, "unet", None) or pipe.transformer
     return {
         "name": spec.name if spec else None,
         "hub_id": spec.hub_id if spec else None,
@@ -217,8 +218,8 @@ def describe(pipe: DiffusionPipeline) -> dict[str, Any]:
         "licence": spec.licence if spec else None,
         "weights": weights.hashes(place) if place else {},
         "pipeline": type(pipe).__name__,
-        "device": str(pipe._execution_device),
-        "dtype": str(pipe.dtype).removeprefix("torch."),
+        "device": str(execution_device(denoiser)),
+        "dtype": str(next(denoiser.parameters()).dtype).removeprefix("torch."),
         "scheduler": {"class": type(pipe.scheduler).__name__, **_plain(pipe.scheduler.config)},
     }
 
@@ -258,6 +259,14 @@ def pick_device(device: str = "auto") -> str:
             "`--device cpu` (device='cpu'), or install a PyTorch built for your GPU."
         )
     return str(device)
+
+
+def execution_device(module: torch.nn.Module) -> torch.device:
+    """Where a pipeline's module computes, also while it waits in the host's memory for its turn."""
+    import torch
+
+    turn = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+    return next(module.parameters()).device if turn is None else torch.device(turn)
 
 
 def require_unet(pipe: Any, purpose: str) -> None:

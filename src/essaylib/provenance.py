@@ -42,6 +42,7 @@ def plain(value: Any) -> Any:
     return value.item() if getattr(value, "ndim", None) == 0 else str(value)
 
 
+@lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
     """The versions that results depend on."""
     found = {"python": platform.python_version()}

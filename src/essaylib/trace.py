@@ -97,7 +97,7 @@ class _Recorder:
         models.require_unet(pipe, "a trace")
         self.pipe, self.capture, self.trace = pipe, capture, Trace()
         self.layers = _chosen_layers(pipe.unet, capture)
-        self.clock = _Clock(pipe._execution_device, capture.spans)
+        self.clock = _Clock(models.execution_device(pipe.unet), capture.spans)
         self.open = True
         self.calls = 0  # U-Net calls so far: the step being recorded is the last of them
         self.prediction: torch.Tensor | None = None  # the U-Net's output until scheduler.step
