@@ -106,3 +106,29 @@ def test_degenerate_tables_are_refused():
         variance.shares(np.full((3, 4, 2), 0.1))
     with pytest.raises(EssayError, match="NaN"):
         variance.shares(np.array([[1, np.nan], [1, 2]]))
+
+
+def test_copies_are_moved_as_scipy_moves_them():
+    from scipy.ndimage import affine_transform
+
+    image = np.random.default_rng(0).uniform(0, 255, (1, 24, 16, 3))
+    found = variance.misregistered(image, copies=2, seed=3)[0]
+    rng = np.random.default_rng(3)
+    middle = (np.array(image.shape[1:3]) - 1) / 2
+    for copy in found:
+        scale = 1 + rng.uniform(-0.05, 0.05)
+        offset = middle - scale * middle + rng.uniform(-4, 4, 2)
+        for channel in range(3):
+            wanted = affine_transform(
+                image[0, ..., channel], [scale] * 2, offset, order=1, cval=255
+            )
+            assert copy[..., channel] == pytest.approx(wanted, abs=1e-2)
+
+
+def test_copies_averaged_over_blocks_are_the_means_of_the_copies():
+    image = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3))
+    whole = variance.misregistered(image)
+    blocks = variance.misregistered(image, block=4)
+    assert blocks == pytest.approx(whole.reshape(2, 4, 4, 4, 4, 4, 3).mean((3, 5)), abs=1e-2)
+    with pytest.raises(EssayError, match="divides neither"):
+        variance.misregistered(image, block=5)

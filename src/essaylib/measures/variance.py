@@ -63,28 +63,48 @@ def dispersion(x: np.ndarray) -> np.ndarray:
 
 
 def misregistered(
-    images: np.ndarray, copies: int = 4, shift: int = 4, zoom: float = 0.05, seed: int = 0
+    images: np.ndarray,
+    copies: int = 4,
+    shift: float = 4,
+    zoom: float = 0.05,
+    block: int = 1,
+    seed: int = 0,
 ) -> np.ndarray:
     """Return copies (n, copies, H, W, 3) of images (n, H, W, 3), a little off one another.
 
-    Each is shifted by up to `shift` pixels and scaled by up to `zoom`, on white: what four
-    publishers would show if they all printed one drawing.
+    Each is shifted by up to `shift` pixels and scaled by up to `zoom`, on white, by linear
+    interpolation: what four publishers would show if they all printed one drawing. With `block`,
+    which must divide H and W, the copies are then averaged over blocks of that many pixels.
     """
-    from scipy.ndimage import affine_transform
-
-    images = finite(images, "images", dims=4)
+    images = finite(images, "images", dims=4, dtype=np.float32)
+    height, width = images.shape[1:3]
+    if height % block or width % block:
+        raise EssayError(f"block {block} divides neither side of {height} x {width} pixels.")
     rng = np.random.default_rng(seed)
-    centre = (np.array(images.shape[1:3]) - 1) / 2
-    found = np.empty((len(images), copies, *images.shape[1:]))
-    for i, image in enumerate(images):
+    found = np.empty((len(images), copies, height // block, width // block, images.shape[3]))
+    for i, image in enumerate(255 - images.transpose(0, 3, 1, 2)):
         for j in range(copies):
             scale = 1 + rng.uniform(-zoom, zoom)
-            offset = centre - scale * centre + rng.uniform(-shift, shift, 2)
-            for channel in range(images.shape[3]):
-                found[i, j, ..., channel] = affine_transform(
-                    image[..., channel], [scale, scale], offset, order=1, cval=255
-                )
+            down, right = rng.uniform(-shift, shift, 2)
+            moved = _resample(height, scale, down, block) @ image
+            moved = moved @ _resample(width, scale, right, block).T
+            found[i, j] = 255 - moved.transpose(1, 2, 0)
     return found
+
+
+def _resample(size: int, scale: float, shift: float, block: int) -> np.ndarray:
+    """The matrix (size / block, size) that scales a line of pixels about its middle and shifts it.
+
+    What comes from outside the line is zero, that is, paper.
+    """
+    middle = (size - 1) / 2
+    places = scale * (np.arange(size) - middle) + middle + shift
+    left = np.floor(places).astype(int)
+    weights = np.zeros((size, size), np.float32)
+    for source, weight in ((left, 1 - (places - left)), (left + 1, places - left)):
+        inside = (source >= 0) & (source < size) & (places >= 0) & (places <= size - 1)
+        weights[np.flatnonzero(inside), source[inside]] += weight[inside]
+    return weights.reshape(size // block, block, size).mean(1)
 
 
 def _table(x: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ SIZE = 4096
 LENGTH = 32
 """The most tokens that a prompt may have, start and end included."""
 START, END = "<|startoftext|>", "<|endoftext|>"
+WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+"""How CLIP cuts text into words, within which pairs are merged."""
 
 
 def captions(table: pd.DataFrame, rng: np.random.Generator, vendors: bool = True) -> list[str]:
@@ -43,26 +46,42 @@ def captions(table: pd.DataFrame, rng: np.random.Generator, vendors: bool = True
 
 def run(folder: Path) -> Path:
     """Write a CLIP tokenizer into a folder: vocab.json, merges.txt and their settings."""
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
     data = corpus.load().where(split="train")
     rng = np.random.default_rng(0)
-    text = [line for _ in range(8) for line in captions(data.table, rng)]
+    vocab, merges = byte_pairs(line for _ in range(8) for line in captions(data.table, rng))
+    tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=LENGTH)
+    tokenizer.save_pretrained(folder)
+    # Older releases of transformers read the two files of the original tokenizer instead.
+    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False))
+    lines = ["#version: 0.2", *(" ".join(merge) for merge in merges), ""]
+    (folder / "merges.txt").write_text("\n".join(lines))
+    return folder
+
+
+def byte_pairs(
+    text: Iterable[str], size: int = SIZE
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Learn byte pairs from text, cut into words as CLIP cuts them: vocabulary and merges.
+
+    `size` is the most entries that the vocabulary may have (Sennrich et al. 2016, on bytes).
+    """
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+
     bpe = Tokenizer(models.BPE(unk_token=END, end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
-    words = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(words), behavior="removed", invert=True),
+            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=SIZE - 2 - len(alphabet),
+        vocab_size=size - 2 - len(alphabet),
         initial_alphabet=sorted(alphabet),
         end_of_word_suffix="</w>",
         show_progress=False,
@@ -75,10 +94,4 @@ def run(folder: Path) -> Path:
     for mark in (START, END):
         vocab.setdefault(mark, len(vocab))
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in parts["merges"]]
-    tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=LENGTH)
-    tokenizer.save_pretrained(folder)
-    # Older releases of transformers read the two files of the original tokenizer instead.
-    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False))
-    lines = ["#version: 0.2", *(" ".join(merge) for merge in merges), ""]
-    (folder / "merges.txt").write_text("\n".join(lines))
-    return folder
+    return vocab, merges
