@@ -99,13 +99,17 @@ class Corpus:
             raise EssayError(
                 f"size {size} does not divide {SIZE}: use 128, 64, 32, 16 or 8."
             )
-        rgba = self.rgba(rows).astype(np.float32)
-        alpha = rgba[..., 3:] / 255
-        white = rgba[..., :3] * alpha + 255 * (1 - alpha)
+        rows = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=int)
         block = SIZE // size
-        if block > 1:
-            white = white.reshape(len(white), size, block, size, block, 3).mean(axis=(2, 4))
-        return white.round().astype(np.uint8)
+        found = np.empty((len(rows), size, size, 3), np.uint8)
+        for start in range(0, len(rows), 256):  # the whole corpus in floats would take gigabytes
+            rgba = self.rgba(rows[start : start + 256]).astype(np.float32)
+            alpha = rgba[..., 3:] / 255
+            white = rgba[..., :3] * alpha + 255 * (1 - alpha)
+            if block > 1:
+                white = white.reshape(len(white), size, block, size, block, 3).mean(axis=(2, 4))
+            found[start : start + 256] = white.round()
+        return found
 
 
 @lru_cache(maxsize=2)
