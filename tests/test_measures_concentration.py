@@ -100,3 +100,12 @@ def test_bad_vendors_are_refused():
         concentration.floor(np.ones((2, 4)), 1)
     with pytest.raises(EssayError, match="from zero up"):
         concentration.unbiased(np.array([-1, 2]))
+
+
+def test_measurable_needs_two_prompts_with_enough_sure_images_at_every_setting():
+    sure, unsure = np.zeros((3, 4), int), np.full((3, 4), -1)
+    one_left = unsure.copy()
+    one_left[0] = 0
+    assert concentration.measurable(sure, sure)
+    assert not concentration.measurable(sure, unsure)
+    assert not concentration.measurable(one_left)

@@ -39,3 +39,10 @@ def test_prompts_must_be_whole(answers):
     short = {name: value[1:] for name, value in seen.items()}
     with pytest.raises(EssayError, match="whole prompts"):
         sweep(table.iloc[1:], short, ["c0", "c1", "c2"])
+
+
+def test_where_the_judge_is_unsure_there_is_no_concentration(answers):
+    table, seen = answers
+    unsure = seen | {"vendor": np.full(len(table), -1)}
+    found = sweep(table, unsure, ["c0", "c1", "c2"])
+    assert found.concentration.isna().all() and (found.named == 0).all()

@@ -139,6 +139,8 @@ def decide(
     claims = claims or load()
     if claim.no_test:
         return Verdict(claim, UNTESTABLE, (), False, control_note or claim.no_test, reasons)
+    if not tests and not control_ok:  # the instrument failed before there was anything to measure
+        return Verdict(claim, UNTESTABLE, (), False, control_note, reasons)
     _check_names(claim, tests)
     others = locked_p() if others is None else others
     delta = {s.id: s.delta for s in claim.primary}
@@ -173,8 +175,8 @@ def record(
     """Compute a claim's verdict, keep it in `_build/claims/`, and show it in a notebook.
 
     tests: the measured primary statistic, or one by id where the claim has two; None for a claim
-        without a test. control_ok: whether the claim's control passed; `control_note` says what it
-        showed. seed: the lowest seed that images or noise were drawn with, None where nothing was
+        without a test, or where the control failed so early that nothing could be measured.
+    control_ok: whether the claim's control passed; `control_note` says what it showed. seed: the lowest seed that images or noise were drawn with, None where nothing was
         drawn. A verdict counts as exploratory, and says why, unless the embedded model is frozen,
         the seeds were kept for verdicts and as many units were measured as were registered.
     """

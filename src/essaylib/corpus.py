@@ -96,9 +96,7 @@ class Corpus:
         `size` must divide 128; smaller sizes are the mean over blocks of pixels.
         """
         if size < 1 or SIZE % size:
-            raise EssayError(
-                f"size {size} does not divide {SIZE}: use 128, 64, 32, 16 or 8."
-            )
+            raise EssayError(f"size {size} does not divide {SIZE}: use 128, 64, 32, 16 or 8.")
         rows = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=int)
         block = SIZE // size
         found = np.empty((len(rows), size, size, 3), np.uint8)

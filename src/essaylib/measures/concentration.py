@@ -98,6 +98,12 @@ def premium(
     return Premium(estimate, Null(estimate.estimate, np.concatenate(found)), kept)
 
 
+def measurable(*settings: np.ndarray, minimum: int = MINIMUM) -> bool:
+    """Whether two prompts or more have `minimum` sure images at each setting (prompts, images)."""
+    sure = [(np.asarray(vendors) != UNSURE).sum(1) >= max(2, minimum) for vendors in settings]
+    return int(np.all(sure, axis=0).sum()) >= 2
+
+
 def floor(shares: np.ndarray, images: np.ndarray | int, draws: int = 2000, seed: int = 0) -> Null:
     """Draw each prompt's images from its own training shares: the index of a mere mirror.
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from essaylib.errors import EssayError
 from essaylib.measures import adherence, bootstrap, concentration, vendi
+from essaylib.measures.bootstrap import Estimate
 
 
 def sweep(table: pd.DataFrame, seen: Mapping[str, Any], concepts: list[str]) -> pd.DataFrame:
@@ -17,6 +18,7 @@ def sweep(table: pd.DataFrame, seen: Mapping[str, Any], concepts: list[str]) -> 
     (`judgements.load`). concepts: the judge's list. Columns: setting, `named` (share of images
     with a vendor), and adherence, concentration and variety (mean Vendi score of a prompt's images
     in the judge's features), each with `_low` and `_high`. Intervals resample prompts.
+    Concentration is NaN where fewer than two prompts have enough images that the judge is sure of.
     """
     if len(table) != len(seen["vendor"]):
         raise EssayError(f"{len(seen['vendor'])} answers for {len(table)} images: they must pair.")
@@ -29,7 +31,7 @@ def sweep(table: pd.DataFrame, seen: Mapping[str, Any], concepts: list[str]) -> 
         scores = vendi.per_prompt(seen["features"][here].astype(float), prompts)[1]
         measured = {
             "adherence": adherence.adherence(seen["concept"][here], asked[here], prompts),
-            "concentration": concentration.concentration(vendors),
+            "concentration": _concentration(vendors),
             "variety": bootstrap.mean(scores),
         }
         row = {"setting": setting, "images": int(here.sum()), "named": float((vendors >= 0).mean())}
@@ -37,6 +39,12 @@ def sweep(table: pd.DataFrame, seen: Mapping[str, Any], concepts: list[str]) -> 
             row |= {name: value.estimate, f"{name}_low": value.low, f"{name}_high": value.high}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _concentration(vendors: np.ndarray) -> Estimate:
+    if not concentration.measurable(vendors):
+        return Estimate(np.nan, np.nan, np.nan, 0)
+    return concentration.concentration(vendors)
 
 
 def _per_prompt(values: np.ndarray, prompts: np.ndarray) -> np.ndarray:
