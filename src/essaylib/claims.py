@@ -176,9 +176,11 @@ def record(
 
     tests: the measured primary statistic, or one by id where the claim has two; None for a claim
         without a test, or where the control failed so early that nothing could be measured.
-    control_ok: whether the claim's control passed; `control_note` says what it showed. seed: the lowest seed that images or noise were drawn with, None where nothing was
-        drawn. A verdict counts as exploratory, and says why, unless the embedded model is frozen,
-        the seeds were kept for verdicts and as many units were measured as were registered.
+    control_ok: whether the claim's control passed; `control_note` says what it showed.
+    seed: the lowest seed that images or noise were drawn with, None where nothing was drawn.
+
+    A verdict counts as exploratory, and says why, unless the embedded model is frozen, the seeds
+    were kept for verdicts and as many units were measured as were registered.
     """
     claims = load()
     claim = claims[claim_id]
