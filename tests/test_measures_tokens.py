@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from essaylib import paths
+from essaylib import corpus, paths
 from essaylib.errors import EssayError
 from essaylib.measures import tokens
 
@@ -41,6 +41,17 @@ def test_english_has_no_premium_over_itself(texts):
 
 def test_variants_of_a_language_are_counted_once():
     assert tokens.languages(["de", "en", "en-gb", "es", "es-mx", "zh-hant"]) == ["de", "es"]
+
+
+def test_the_summary_gives_prices_in_multiples_of_the_english_name():
+    found = tokens.summary(pd.DataFrame({"de": [1.0, 1.0], "xx": [0.0, 2.0]}), "ours")
+    assert found.language.tolist() == ["German", "xx"]
+    assert found.price.tolist() == [2, 2]
+    assert found[["price_low", "price_high"]].to_numpy().tolist() == [[2, 2], [1, 4]]
+
+
+def test_every_language_of_the_corpus_has_a_name():
+    assert set(corpus.names().language) == set(tokens.LANGUAGES)
 
 
 def test_missing_and_free_names_are_refused():

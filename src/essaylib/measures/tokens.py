@@ -15,6 +15,7 @@ import numpy as np
 
 from essaylib import paths
 from essaylib.errors import EssayError
+from essaylib.measures import bootstrap
 from essaylib.training import tokenizer as training
 
 if TYPE_CHECKING:
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 
 Cost = Callable[[Sequence[str]], np.ndarray]
 ENGLISH = "en"
+LANGUAGES = {
+    "bn": "Bengali", "da": "Danish", "de": "German", "en": "English", "en-gb": "English (UK)",
+    "es": "Spanish", "es-mx": "Spanish (Mexico)", "et": "Estonian", "fi": "Finnish",
+    "fr": "French", "hi": "Hindi", "hu": "Hungarian", "it": "Italian", "ja": "Japanese",
+    "ko": "Korean", "lt": "Lithuanian", "ms": "Malay", "nb": "Norwegian", "nl": "Dutch",
+    "pl": "Polish", "pt": "Portuguese", "ru": "Russian", "sv": "Swedish", "th": "Thai",
+    "uk": "Ukrainian", "vi": "Vietnamese", "zh": "Chinese", "zh-hant": "Chinese (traditional)",
+}  # fmt: skip
+"""What the languages of `corpus.names()` are called in English."""
 
 
 def of(tokenizer: CLIPTokenizer) -> Cost:
@@ -71,6 +81,22 @@ def premiums(names: pd.DataFrame, cost: Cost) -> pd.DataFrame:
     if ENGLISH not in table:
         raise EssayError(f"Premiums are relative to English: no names in {ENGLISH!r}.")
     return np.log2(table.drop(columns=ENGLISH).div(table[ENGLISH], axis=0))
+
+
+def summary(premiums: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Return one row a language: its price with its interval over concepts, and which tokenizer.
+
+    premiums: as `premiums` returns them. A price is 2 to the mean premium, times the English name:
+    columns language (in English), tokenizer (`kind`), price, price_low, price_high.
+    """
+    import pandas as pd
+
+    rows = []
+    for language in premiums:
+        mean = bootstrap.mean(premiums[language].to_numpy(), draws=1000)
+        prices = (2**mean.estimate, 2**mean.low, 2**mean.high)
+        rows.append((LANGUAGES.get(language, language), kind, *prices))
+    return pd.DataFrame(rows, columns=["language", "tokenizer", "price", "price_low", "price_high"])
 
 
 def languages(columns: Sequence[str]) -> list[str]:
