@@ -71,6 +71,10 @@ def clip(
     unnamed: Annotated[
         bool, typer.Option("--unnamed", help="Learn from captions that never name a vendor.")
     ] = False,
+    half: Annotated[
+        str | None,
+        typer.Option(help="first or second: a small CLIP of that half of the concepts, unnamed."),
+    ] = None,
 ):
     """Train CLIP on drawings and captions.
 
@@ -78,15 +82,18 @@ def clip(
     """
     from essaylib.training import clip as stage
 
-    name = "clip-unnamed" if unnamed else "clip"
-    committed = paths.models() / ("clip-unnamed" if unnamed else "emoji-ldm/clip")
+    name = f"clip-{half}" if half else "clip-unnamed" if unnamed else "clip"
+    committed = {"clip": "emoji-ldm/clip", "clip-unnamed": "clip-unnamed"}
+    start = paths.models() / committed.get(name, f"clip-halves/{half}")
     stage.run(
         schedule(stage.SCHEDULE, threads, steps, minutes, lr, batch, seed, device),
         parts,
         parts / "tokenizer",
-        vendors=not unnamed,
-        start=committed if from_committed else None,
+        vendors=not (unnamed or half),
+        rows=stage.rows_of(half) if half else None,
+        start=start if from_committed else None,
         name=name,
+        towers=stage.SMALL if half else stage.Towers(),
     ).save_pretrained(parts / name)
 
 

@@ -1,11 +1,13 @@
 """Train CLIP: a text tower and an image tower that agree on which caption belongs to which drawing.
 
 The text tower is what the U-Net reads. A second CLIP, trained the same way on captions that never
-name a vendor, is the other half of the experiment in the chapter on CLIP.
+name a vendor, is the other half of the experiment in the chapter on CLIP. Two small ones, each
+trained on one half of the concepts, score the other half in the chapter on filters.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch.nn.functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 from essaylib import corpus
+from essaylib.errors import EssayError
 from essaylib.training.loop import Schedule, Stage, train
 from essaylib.training.tokenizer import LENGTH, captions
 
@@ -22,8 +25,21 @@ SIDE = 64
 """Width and height of the drawings as the image tower sees them, in pixels."""
 
 
-def build(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """Return an untrained CLIP: text 4 layers × 256, image 5 layers × 192 on 8 × 8 patches."""
+@dataclass(frozen=True)
+class Towers:
+    """Layers and width of the two towers, and the width of the space that they share."""
+
+    text: tuple[int, int] = (4, 256)
+    image: tuple[int, int] = (5, 192)
+    shared: int = 256
+
+
+SMALL = Towers(text=(2, 128), image=(4, 192), shared=128)
+"""Towers of 2.8 million weights: the two CLIPs of the halves ship with the repository."""
+
+
+def build(tokenizer: CLIPTokenizer, towers: Towers = Towers()) -> CLIPModel:
+    """Return an untrained CLIP; its image tower sees 8 × 8 patches, each head is 64 wide."""
     # The default ids are those of OpenAI's vocabulary: with them the start token would be pooled.
     marks = {
         "vocab_size": len(tokenizer),
@@ -32,24 +48,31 @@ def build(tokenizer: CLIPTokenizer) -> CLIPModel:
         "pad_token_id": tokenizer.pad_token_id,
     }
     text = CLIPTextConfig(
-        hidden_size=256,
-        intermediate_size=1024,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        max_position_embeddings=LENGTH,
-        projection_dim=256,
-        **marks,
+        max_position_embeddings=LENGTH, **tower(*towers.text, towers.shared), **marks
     )
-    image = CLIPVisionConfig(
-        hidden_size=192,
-        intermediate_size=768,
-        num_hidden_layers=5,
-        num_attention_heads=3,
-        image_size=SIDE,
-        patch_size=8,
-        projection_dim=256,
+    image = CLIPVisionConfig(image_size=SIDE, patch_size=8, **tower(*towers.image, towers.shared))
+    return CLIPModel(
+        CLIPConfig(text_config=text, vision_config=image, projection_dim=towers.shared)
     )
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=image, projection_dim=256))
+
+
+def tower(layers: int, width: int, shared: int) -> dict[str, int]:
+    """Return the settings that both towers have."""
+    return {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": width // 64,
+        "projection_dim": shared,
+    }
+
+
+def rows_of(half: str) -> np.ndarray:
+    """Return the rows of the training split that show the first or the second half's concepts."""
+    named = dict(zip(("first", "second"), corpus.halves(), strict=True))
+    if half not in named:
+        raise EssayError(f"There is no half {half!r}: choose first or second.")
+    return np.flatnonzero(corpus.load().where(split="train").table.concept.isin(named[half]))
 
 
 def run(
@@ -60,24 +83,25 @@ def run(
     rows: np.ndarray | None = None,
     start: Path | None = None,
     name: str = "clip",
+    towers: Towers = Towers(),
 ) -> CLIPModel:
     """Train on `train` drawings and their captions; return the model.
 
     `vendors=False` trains on captions that name no vendor. `rows` restricts training to some rows
-    of the training split (the similarity filter needs two halves). `start` is a folder of
-    committed weights to go on from.
+    of the training split, and validation to their concepts (`rows_of` gives those of a half).
+    `start` is a folder of committed weights to go on from.
     """
     words = CLIPTokenizer.from_pretrained(tokenizer)
-    clip = CLIPModel.from_pretrained(start, dtype=torch.float32) if start else build(words)
+    clip = CLIPModel.from_pretrained(start, dtype=torch.float32) if start else build(words, towers)
     clip.to(schedule.device)
     data = corpus.load()
     learnt = data.where(split="train")
     learnt = learnt if rows is None else learnt.take(rows)
     images = torch.from_numpy(learnt.rgb(size=SIDE))
-    unseen = data.where(split="validation")
+    every = list(dict.fromkeys(learnt.table.concept))
+    unseen = data.where(split="validation", concept=every)
     rng = np.random.default_rng(schedule.seed)
     torch_rng = torch.Generator().manual_seed(schedule.seed)
-    every = list(dict.fromkeys(data.table.concept))
 
     def loss(step: int, progress: float):
         chosen = rng.choice(len(learnt), schedule.batch, replace=len(learnt) < schedule.batch)
