@@ -94,6 +94,9 @@ def run(
     words = CLIPTokenizer.from_pretrained(tokenizer)
     clip = CLIPModel.from_pretrained(start, dtype=torch.float32) if start else build(words, towers)
     clip.to(schedule.device)
+    if image_only:
+        clip.text_model.requires_grad_(False)
+        clip.text_projection.requires_grad_(False)
     data = corpus.load()
     learnt = data.where(split="train")
     learnt = learnt if rows is None else learnt.take(rows)
