@@ -75,6 +75,9 @@ def clip(
         str | None,
         typer.Option(help="first or second: a small CLIP of that half of the concepts, unnamed."),
     ] = None,
+    image_only: Annotated[
+        bool, typer.Option("--image-only", help="Keep the text tower, which the U-Net reads.")
+    ] = False,
 ):
     """Train CLIP on drawings and captions.
 
@@ -94,6 +97,7 @@ def clip(
         start=start if from_committed else None,
         name=name,
         towers=stage.SMALL if half else stage.Towers(),
+        image_only=image_only,
     ).save_pretrained(parts / name)
 
 

@@ -84,12 +84,14 @@ def run(
     start: Path | None = None,
     name: str = "clip",
     towers: Towers = Towers(),
+    image_only: bool = False,
 ) -> CLIPModel:
     """Train on `train` drawings and their captions; return the model.
 
     `vendors=False` trains on captions that name no vendor. `rows` restricts training to some rows
     of the training split, and validation to their concepts (`rows_of` gives those of a half).
-    `start` is a folder of committed weights to go on from.
+    `start` is a folder of committed weights to go on from. `image_only` leaves the text tower as
+    it is, so that a U-Net which reads it stays valid.
     """
     words = CLIPTokenizer.from_pretrained(tokenizer)
     clip = CLIPModel.from_pretrained(start, dtype=torch.float32) if start else build(words, towers)
