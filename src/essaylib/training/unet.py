@@ -20,7 +20,7 @@ from essaylib.training.autoencoder import to_signed
 from essaylib.training.loop import Schedule, Stage, train
 from essaylib.training.tokenizer import LENGTH, captions
 
-SCHEDULE = Schedule(steps=30_000, lr=8e-4, batch=64, warmup=200, decay=0.4, ema=0.999)
+SCHEDULE = Schedule(steps=30_000, lr=8e-4, batch=64, warmup=200, decay=0.4, ema=0.996)
 SMALL = 0.6
 """Share of the run that is spent on half-size drawings."""
 EMPTY = 0.1
