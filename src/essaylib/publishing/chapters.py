@@ -74,7 +74,7 @@ def chapters(ids: list[str] | None = None) -> list[Chapter]:
     found: dict[str, Chapter] = {}
     for page in pages():
         chapter = Chapter(page)
-        if not chapter.path.is_file() or not _FRONT_MATTER.match(chapter.path.read_text("utf-8")):
+        if not is_chapter(chapter.path):
             continue
         if chapter.id in found:
             raise EssayError(
@@ -88,6 +88,11 @@ def chapters(ids: list[str] | None = None) -> list[Chapter]:
             f"The chapters are: {', '.join(found) or 'none yet'}."
         )
     return [chapter for chapter in found.values() if not ids or chapter.id in ids]
+
+
+def is_chapter(path: Path) -> bool:
+    """Whether this file is a MyST notebook."""
+    return path.is_file() and bool(_FRONT_MATTER.match(path.read_text("utf-8")))
 
 
 def read(chapter: Chapter) -> NotebookNode:

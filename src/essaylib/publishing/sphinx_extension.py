@@ -1,8 +1,9 @@
-"""What the site needs beyond Jupyter Book: formulas as MathML, and links to the Markdown source.
+"""What the site needs beyond Jupyter Book: MathML, links to the sources, the role `fixed`.
 
 Formulas become MathML when the site is built, which browsers set themselves, so that no page loads
 a script for them. Chapters are built from executed notebooks; their source, edit and download
-links lead to the Markdown that people write.
+links lead to the Markdown that people write. The role `fixed` holds a number that no code computes,
+such as a version; it is shown as it is.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _logger = logging.getLogger(__name__)
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
+    app.add_role("fixed", _fixed)
     app.connect("config-inited", _without_thebe)
     app.connect("html-page-context", _markdown_source)
     app.connect("build-finished", _copy_sources)
@@ -40,6 +42,10 @@ def _without_thebe(app: Sphinx, config: Any) -> None:
             handler = listener.handler
             if handler.__module__ == "sphinx_thebe" and handler.__name__ != "st_static_path":
                 app.disconnect(listener.id)
+
+
+def _fixed(name: str, rawtext: str, text: str, lineno: int, inliner: Any, **_: Any) -> tuple:
+    return [nodes.Text(text)], []
 
 
 def _inline(translator: HTML5Translator, node: nodes.math) -> None:
