@@ -5,17 +5,22 @@ It is small enough to be committed and read in a diff. Two runs are *identical* 
 agree, *within tolerance* when every value lies as close as its column allows, else *changed*.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from essaylib.errors import EssayError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DEFAULT_RELATIVE = 0.02  # printed scalars: within 2 % across devices
 STORED_DIGITS = 6  # significant digits kept in the lock; the digest covers all of them
@@ -42,7 +47,7 @@ class Tolerance:
     KINDS = ("relative", "absolute", "items", "unlocked")
 
     @classmethod
-    def parse(cls, spec: Any, column_type: str) -> "Tolerance":
+    def parse(cls, spec: Any, column_type: str) -> Tolerance:
         """Read a tolerance: None, a number, "unlocked" or `{"absolute": 0.01}`."""
         if spec is None:
             return cls("relative", DEFAULT_RELATIVE) if column_type == "number" else cls("items")
@@ -183,6 +188,8 @@ def image_summary(images: np.ndarray) -> pd.DataFrame:
     What a sheet of pictures adds to its figure's data so that a changed picture is noticed;
     lock it with `{"absolute": 2}`, two levels of 255.
     """
+    import pandas as pd
+
     pixels = np.asarray(images, dtype=np.float64)
     mean = pixels.mean(axis=(1, 2))
     return pd.DataFrame(
@@ -197,6 +204,8 @@ def image_summary(images: np.ndarray) -> pd.DataFrame:
 
 def _plain(name: str, column: pd.Series) -> tuple[str, list[Any]]:
     """The column as JSON values, with its type: number, count or text."""
+    import pandas as pd
+
     if pd.api.types.is_bool_dtype(column) or pd.api.types.is_integer_dtype(column):
         return "count", [None if pd.isna(value) else int(value) for value in column]
     if pd.api.types.is_float_dtype(column):
@@ -226,8 +235,7 @@ def _stored(column_type: str, values: list[Any]) -> dict[str, Any]:
     if len(values) <= STORED_ROWS:
         return {"values": [_round(value) for value in values]}
     if column_type == "text":
-        counts = pd.Series(values).value_counts(dropna=False)
-        frequent = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
+        frequent = sorted(Counter(values).items(), key=lambda item: (-item[1], str(item[0])))
         return {"frequent": {str(word): int(n) for word, n in frequent[:MOST_FREQUENT]}}
     numbers = np.array([value for value in values if isinstance(value, (int, float))], dtype=float)
     if not len(numbers):
