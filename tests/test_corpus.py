@@ -101,3 +101,18 @@ def test_a_missing_corpus_names_the_cure(tmp_path):
 def test_names_are_not_a_corpus():
     with pytest.raises(EssayError, match="no column of images"):
         corpus.load(paths.names())
+
+
+def test_halves_part_the_concepts_and_keep_near_duplicates_together(data):
+    first, second = corpus.halves()
+    assert abs(len(first) - len(second)) <= 2
+    assert sorted(first + second) == sorted(set(data.table.concept))
+    side = data.table.concept.isin(first)
+    assert side.groupby(data.table.duplicate_group).nunique().max() == 1
+
+
+def test_halves_of_some_concepts_are_those_of_the_whole():
+    first, second = corpus.halves()
+    assert corpus.halves([second[3], first[0]]) == ([first[0]], [second[3]])
+    with pytest.raises(EssayError, match="no concept 'unicorn face, google'"):
+        corpus.halves(["unicorn face, google"])

@@ -179,6 +179,21 @@ def test_all_patches_give_what_transformers_gives(words):
     assert clip.look(model, pixels, 0.5, torch.Generator().manual_seed(0)).shape == ours.shape
 
 
+def test_small_towers_keep_a_half_under_six_megabytes(words):
+    model = clip.build(words, clip.SMALL)
+    assert 2 * sum(p.numel() for p in model.parameters()) < 6e6
+    assert clip.embed(model, words, ["pizza"]).shape == (1, clip.SMALL.shared)
+
+
+def test_a_half_learns_from_its_own_concepts_alone():
+    train = corpus.load().where(split="train").table
+    rows = [clip.rows_of(half) for half in ("first", "second")]
+    assert sorted([*rows[0], *rows[1]]) == list(range(len(train)))
+    assert not set(train.concept.iloc[rows[0]]) & set(train.concept.iloc[rows[1]])
+    with pytest.raises(EssayError, match="first or second"):
+        clip.rows_of("third")
+
+
 def test_augmented_paper_stays_paper():
     white = torch.full((2, 64, 64, 3), 255, dtype=torch.uint8)
     out = clip.augment(white, torch.Generator().manual_seed(0))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -27,6 +28,8 @@ VENDORS = ("google", "twitter", "microsoft", "emojione")
 SPLITS = ("train", "validation", "held_out")
 SIZE = 128
 """Width and height of every stored drawing, in pixels."""
+HALVES_SEED = 0
+"""Seed that deals the concepts into two halves."""
 
 _CURE = "Restore it with `git checkout -- data/corpus`, or rebuild it with `essay train corpus`."
 
@@ -126,6 +129,31 @@ def load(path: str | Path | None = None) -> Corpus:
 def names(path: str | Path | None = None) -> pd.DataFrame:
     """Return the concepts' names in every language: hexcode, language (BCP 47), name."""
     return _read(Path(path or paths.names()))
+
+
+def halves(concepts: Iterable[str] | None = None) -> tuple[list[str], list[str]]:
+    """Return the first and the second half of the concepts, each sorted.
+
+    The halves are of the whole corpus, drawn with a fixed seed; `concepts` restricts the answer to
+    some of them. Concepts that share a group of near-duplicate drawings are in the same half.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    table = load().table
+    every, concept = np.unique(table.concept, return_inverse=True)
+    group = len(every) + table.duplicate_group.to_numpy()
+    size = group.max() + 1
+    edges = coo_array((np.ones(len(table)), (concept, group)), shape=(size, size))
+    cluster = connected_components(edges, directed=False)[1][: len(every)]
+    dealt = np.random.default_rng(HALVES_SEED).permutation(cluster.max() + 1)[cluster]
+    order = dealt.argsort(kind="stable")
+    cuts = np.flatnonzero(np.diff(dealt[order])) + 1
+    first = set(every[order[: cuts[np.abs(cuts - len(every) / 2).argmin()]]])
+    wanted = set(every) if concepts is None else set(concepts)
+    if unknown := sorted(wanted - set(every)):
+        raise EssayError(f"The corpus has no concept {unknown[0]!r}.")
+    return sorted(wanted & first), sorted(wanted - first)
 
 
 def caption(concept: str, vendor: str | None = None) -> str:
