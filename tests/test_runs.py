@@ -257,6 +257,10 @@ def test_too_little_disk_and_an_unwritable_folder_are_named(undrawn, monkeypatch
         ({"prompts": ["dog", "dog"]}, "listed twice"),
         ({"prompts": {"caption": "dog", "count": 2}}, "must hold {concept}"),
         ({"prompts": {"caption": "{concept}", "count": 0}}, "`count` must be"),
+        (
+            {"settings": [{"name": "a", "guidance_scale": 1, "caption": "{concept}, noise"}]},
+            "no concept for a `caption`",
+        ),
     ],
 )
 def test_a_bad_plan_names_the_key(sandbox, change, message):
@@ -310,6 +314,18 @@ def test_a_caption_may_name_one_of_the_concepts_training_vendors(sandbox, monkey
     assert set(table[table.concept == "cat"].vendor) == {"microsoft"}
 
 
+def test_a_setting_may_ask_in_other_words(sandbox, monkeypatch):
+    concepts(monkeypatch, dog="google", cat="microsoft")
+    plain = {"name": "plain", "guidance_scale": 4}
+    noisy = {"name": "noisy", "guidance_scale": 4, "caption": "{concept}, Gaussian noise"}
+    table = drawn(2, 0, settings=[plain, noisy])
+    one, two = (table[table.setting == name].reset_index() for name in ("plain", "noisy"))
+    assert (two.prompt == one.prompt + ", Gaussian noise").all()
+    assert two[["concept", "seed"]].equals(one[["concept", "seed"]])
+    with pytest.raises(EssayError, match="must hold {concept}"):
+        drawn(2, 0, settings=[plain | {"caption": "noise"}])
+
+
 def test_shared_seeds_cross_prompts_and_noise(sandbox):
     declare(PLAN | {"shared_seeds": True})
     table = plans.load("small").table(0)
@@ -338,6 +354,16 @@ def test_declared_plans_are_valid_and_few_enough_for_their_seeds():
         table = plan.table(0)
         assert table.seed.max() < 10000, "exploration would use seeds kept for verdicts"
         assert not table.duplicated(["setting", "prompt", "seed"]).any()
+
+
+@pytest.mark.parametrize("name", ["delivery", "leaving"])
+@pytest.mark.parametrize("final", [False, True])
+def test_plans_that_borrow_from_guidance_pair_with_it(name, final):
+    own, guidance = (plans.load(plan, final=final).table(0) for plan in (name, "guidance"))
+    first = guidance[guidance.setting == "1"][["concept", "seed"]].reset_index(drop=True)
+    for setting in own.setting.unique():
+        here = own[own.setting == setting][["concept", "seed"]].reset_index(drop=True)
+        assert here.equals(first.iloc[: len(here)])
 
 
 def test_the_guidance_plan_holds_the_registered_sample():

@@ -15,6 +15,9 @@ are below 10000 until the embedded model is frozen, and from 10000 up afterwards
 rests on what an exploration has seen. By default every prompt has seeds of its own, the same at
 every setting; `shared_seeds: true` gives all prompts the same ones (a crossed design).
 
+A setting may have a `caption` of its own in place of the prompts' one: same concepts, same seeds,
+asked in other words.
+
 `until_frozen: {count: 24, settings: ["1", "4"]}` explores with fewer prompts, or some of the
 settings, as long as the embedded model is not final.
 """
@@ -38,7 +41,7 @@ METHODS = ("ordinary", "interval", "autoguidance")
 
 _PLAN_KEYS = {"purpose", "prompts", "seeds", "steps", "settings", "shared_seeds", "until_frozen"}
 _PROMPT_KEYS = {"caption", "count", "minimum_training_vendors"}
-_SETTING_KEYS = {"name", "guidance_scale", "method", "steps", "negative_prompt"}
+_SETTING_KEYS = {"name", "guidance_scale", "method", "steps", "negative_prompt", "caption"}
 _METHOD_KEYS = {"ordinary": set(), "interval": {"interval"}, "autoguidance": {"guide"}}
 
 
@@ -47,7 +50,8 @@ class Setting:
     """One way of drawing.
 
     method "ordinary" guides at every step; "interval" only at timesteps in `interval` (low,
-    high); "autoguidance" by the U-Net in the folder `guide`, relative to models/.
+    high); "autoguidance" by the U-Net in the folder `guide`, relative to models/. `caption` asks
+    in other words than the plan's own.
     """
 
     name: str
@@ -57,6 +61,7 @@ class Setting:
     negative_prompt: str | None = None
     interval: tuple[float, float] | None = None
     guide: str | None = None
+    caption: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,8 @@ class Plan:
         rows = []
         for setting in self.settings:
             for i, (prompt, concept, vendor) in enumerate(asked):
+                if setting.caption:
+                    prompt = setting.caption.format(concept=concept, vendor=vendor)
                 start = first_seed + (0 if self.shared_seeds else i * self.seeds)
                 for seed in range(start, start + self.seeds):
                     rows.append((setting.name, prompt, concept, vendor, seed))
@@ -141,6 +148,8 @@ def _plan(name: str, document: Any, path: Path) -> Plan:
     if not isinstance(entries, list) or not entries:
         raise EssayError(f"{path}: `settings` must list at least one setting.")
     settings = tuple(_setting(entry, steps, path) for entry in entries)
+    if isinstance(document["prompts"], list) and any(s.caption for s in settings):
+        raise EssayError(f"{path}: prompts that are listed have no concept for a `caption`.")
     names = [setting.name for setting in settings]
     if len(set(names)) < len(names):
         raise EssayError(f"{path}: two settings have one name.")
@@ -183,6 +192,9 @@ def _setting(entry: Any, steps: int, path: Path) -> Setting:
         raise EssayError(f"{path}: `interval` must be two timesteps, low and high, not {span!r}.")
     if method != "ordinary" and scale <= 1:
         raise EssayError(f"{path}: {method} changes guidance, so guidance_scale must exceed 1.")
+    caption = entry.get("caption")
+    if caption is not None and "{concept}" not in str(caption):
+        raise EssayError(f"{path}: `caption` must hold {{concept}}, and may hold {{vendor}}.")
     return Setting(
         str(entry["name"]),
         float(scale),
@@ -191,6 +203,7 @@ def _setting(entry: Any, steps: int, path: Path) -> Setting:
         entry.get("negative_prompt"),
         (float(span[0]), float(span[1])) if span else None,
         entry.get("guide"),
+        caption,
     )
 
 
