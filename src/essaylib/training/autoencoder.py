@@ -39,14 +39,21 @@ def build() -> AutoencoderKL:
 
 
 def run(
-    schedule: Schedule = SCHEDULE, folder: Path = Path("checkpoints"), start: Path | None = None
+    schedule: Schedule = SCHEDULE,
+    folder: Path = Path("checkpoints"),
+    start: Path | None = None,
+    decoder_only: bool = False,
 ) -> AutoencoderKL:
     """Train on `train` drawings, normalise the latents, return the model.
 
-    `start` is a folder of committed weights to go on from.
+    `start` is a folder of committed weights to go on from. `decoder_only` leaves the latents as
+    they are, so that a U-Net which was trained on them stays valid.
     """
     vae = AutoencoderKL.from_pretrained(start) if start else build()
     vae.to(schedule.device, memory_format=torch.channels_last)
+    if decoder_only:
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
     data = corpus.load()
     images = torch.from_numpy(data.where(split="train").rgb())
     unseen = to_signed(torch.from_numpy(data.where(split="validation").rgb()[:64]))
@@ -72,7 +79,8 @@ def run(
             return {"psnr": psnr(round_trip(vae, unseen.to(schedule.device)), unseen)}
 
     train(Stage("autoencoder", vae, loss, folder, validate), schedule)
-    normalise(vae, data)
+    if not decoder_only:
+        normalise(vae, data)
     return vae
 
 

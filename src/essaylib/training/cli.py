@@ -112,6 +112,9 @@ def autoencoder(
     threads: Threads = None,
     parts: Parts = PARTS,
     from_committed: Committed = False,
+    decoder_only: Annotated[
+        bool, typer.Option("--decoder-only", help="Keep the latents, which the U-Net was taught.")
+    ] = False,
 ):
     """Train the autoencoder on crops and whole drawings.
 
@@ -123,6 +126,7 @@ def autoencoder(
         schedule(stage.SCHEDULE, threads, steps, minutes, lr, batch, seed, device),
         parts,
         paths.models() / "emoji-ldm" / "vae" if from_committed else None,
+        decoder_only,
     ).save_pretrained(parts / "vae")
 
 
