@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from essaylib import citation, claims, figures, paths
 from essaylib.errors import EssayError
 from essaylib.provenance import sha256
-from essaylib.publishing import cite, execute, lock
-from essaylib.publishing.chapters import chapters
+from essaylib.publishing import cite, execute, lock, notebooks
 from essaylib.publishing.chapters import pages as contents
+from essaylib.publishing.templating import render
 from essaylib.tolerance import Tolerance
 
 PREVIEW_ROWS = 12
@@ -37,14 +36,14 @@ def files() -> dict[str, bytes]:
         "book/figures": lambda: figures_page(records),
         "book/claims": lambda: claims_page(records, verdicts),
         "book/report": report_page,
-        "book/bibliography": lambda: _render("bibliography.md"),
+        "book/bibliography": lambda: render("bibliography.md"),
     }
     listed = set(contents())
     found: dict[str, str | bytes] = {
         f"{page}.md": make() for page, make in pages.items() if page in listed
     }
     if "book/figures" in listed:
-        found["_extra/fig/index.html"] = _render("redirect.html", target="../book/figures.html")
+        found["_extra/fig/index.html"] = render("redirect.html", target="../book/figures.html")
     for record in records:
         found |= _bundle(record)
     if records:
@@ -52,7 +51,7 @@ def files() -> dict[str, bytes]:
     for id, entry in figures.registry().items():
         if "redirect" in entry:
             target = f"../{cite.current(id)}/"
-            found[f"_extra/fig/{id}/index.html"] = _render("redirect.html", target=target)
+            found[f"_extra/fig/{id}/index.html"] = render("redirect.html", target=target)
     return {
         path: content if isinstance(content, bytes) else content.encode()
         for path, content in found.items()
@@ -61,20 +60,10 @@ def files() -> dict[str, bytes]:
 
 def published() -> list[dict[str, Any]]:
     """The provenance of every figure that the executed chapters show, numbered in book order."""
-    import nbformat
-
-    records: dict[str, dict[str, Any]] = {}
-    for chapter in chapters():
-        if not chapter.executed.is_file():
-            continue
-        for id in execute.figures(nbformat.read(chapter.executed, as_version=4)):
-            if id in records:
-                raise EssayError(
-                    f"Figure id {id} is used by {records[id]['chapter']} and {chapter.id}: "
-                    "ids are unique, rename the newer one."
-                )
-            records[id] = figures.load(id) | {"number": str(len(records) + 1)}
-    return list(records.values())
+    return [
+        figures.load(id) | {"number": str(number)}
+        for number, id in enumerate(execute.shown(), start=1)
+    ]
 
 
 def figure_page(record: dict[str, Any]) -> str:
@@ -82,7 +71,7 @@ def figure_page(record: dict[str, Any]) -> str:
     cited = figures.cited(record)
     site, repository = citation.addresses()
     claim = record["claim"] and _claim(record["claim"]["id"], _verdicts())
-    return _render(
+    return render(
         "figure.html",
         figure=record,
         cited=cited,
@@ -106,8 +95,9 @@ def figure_page(record: dict[str, Any]) -> str:
         ],
         lock=lock.status(record["id"]).comparison,
         commit_url=_at_commit(record, repository),
-        colab=colab_cell(record, repository),
-        repository=repository,
+        notebook=record["chapter"] and f"../../{notebooks.place(record['chapter'])}",
+        colab=record["chapter"]
+        and notebooks.colab(record["chapter"], notebooks.figure_cell(record["id"])),
     )
 
 
@@ -144,7 +134,7 @@ def provenance_rows(record: dict[str, Any]) -> list[tuple[str, list[str]]]:
 
 def figures_page(records: list[dict[str, Any]]) -> str:
     """The list of figures, with thumbnails."""
-    return _render("figures.md", figures=[_summary(record) for record in records])
+    return render("figures.md", figures=[_summary(record) for record in records])
 
 
 def claims_page(records: list[dict[str, Any]], verdicts: dict[str, dict[str, Any]]) -> str:
@@ -161,7 +151,7 @@ def claims_page(records: list[dict[str, Any]], verdicts: dict[str, dict[str, Any
     for entry in shown:
         if entry["found"]:
             counts[entry["found"]["verdict"]] += 1
-    return _render("claims.md", claims=shown, counts=counts, rules=claims.load())
+    return render("claims.md", claims=shown, counts=counts, rules=claims.load())
 
 
 def report_page() -> str:
@@ -183,23 +173,7 @@ def report_page() -> str:
         }
         for entry in report.chapters
     ]
-    return _render("report.md", rows=rows, seconds=sum(row["seconds"] for row in rows))
-
-
-def colab_cell(record: dict[str, Any], repository: str) -> str:
-    """A cell that draws the figure's chapter in a fresh Colab notebook; empty without address."""
-    if not repository or not record["chapter"]:
-        return ""
-    tag = f"v{citation.book().version}"
-    return (
-        f"!git clone --quiet --depth 1 --branch {tag} {repository} book\n"
-        "%cd book\n"
-        '%pip install --quiet -e ".[run]"\n'
-        f"!essay run {record['chapter']}\n"
-        "from IPython.display import Image, SVG\n"
-        f"{'SVG' if record['image']['file'].endswith('.svg') else 'Image'}"
-        f'("_build/figures/{record["id"]}/{record["image"]["file"]}")'
-    )
+    return render("report.md", rows=rows, seconds=sum(row["seconds"] for row in rows))
 
 
 def _verdicts() -> dict[str, dict[str, Any]]:
@@ -287,23 +261,3 @@ def _chapter_title(id: str | None) -> str:
 
 def _yes(flag: bool | None) -> str | None:
     return None if flag is None else ("yes" if flag else "no")
-
-
-def _render(template: str, **values: Any) -> str:
-    return _environment().get_template(template).render(**values)
-
-
-@cache
-def _environment() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    found = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,  # the Markdown pages hold their text as HTML
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    found.filters["number"] = lambda value: f"{value:.3g}"
-    return found
