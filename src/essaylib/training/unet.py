@@ -142,6 +142,8 @@ class Reader:
             tokens = self.words(
                 new, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
             )
-            hidden = self.tower(tokens.input_ids.to(self.device)).last_hidden_state
+            # In full precision, as the pipeline will ask; kept in half, for there are many.
+            with torch.autocast(torch.device(self.device).type, enabled=False):
+                hidden = self.tower(tokens.input_ids.to(self.device)).last_hidden_state
             self.known.update(zip(new, hidden.half().unbind(), strict=True))
-        return torch.stack([self.known[line] for line in text]).float()
+        return torch.stack([self.known[line].float() for line in text])
