@@ -38,6 +38,10 @@ from essaylib.record import Maps, Span, Token, Trace, tokens_of, words_of
 __all__ = ["Capture", "Maps", "Span", "Token", "Trace", "cross_attention_layers", "trace"]
 
 
+WAITING = 64 * 1024**2
+"""Bytes of queries and keys that may wait for their attention to be computed."""
+
+
 @dataclass(frozen=True)
 class Capture:
     """What to record beside latents and predictions, which always are.
@@ -104,6 +108,8 @@ class _Recorder:
         self.prompts: dict[str, Any] = {}
         self.ids: list[list[int]] | None = None
         self.series: dict[str, _Series] = {}
+        self.taps: list[_AttentionTap] = []
+        self.waiting = 0  # bytes of queries and keys whose attention is still to be computed
         self.times: list[tuple[Any, int | None]] = []  # timestep, index into the sigmas
         self.scales: list[float] = []
         self.seed: Any = None
@@ -125,6 +131,7 @@ class _Recorder:
         taps.callback(unet.register_forward_hook(self._after_unet, with_kwargs=True).remove)
         for name, layer in self.layers.items():
             tap = _AttentionTap(self, name, layer)
+            self.taps.append(tap)
             taps.callback(layer.register_forward_hook(tap.after, with_kwargs=True).remove)
             if self.capture.spans:
                 taps.callback(layer.register_forward_pre_hook(tap.before).remove)
@@ -257,6 +264,7 @@ class _Recorder:
         record, calls = self.trace, self.calls
         if "latents" not in self.series:
             raise EssayError("Nothing was traced: call the pipeline inside the `with` block.")
+        self.compute_attention()
         record.spans = self.clock.finish()
         for name, series in self.series.items():
             if name not in self.layers:
@@ -275,6 +283,12 @@ class _Recorder:
             initial_noise_sha256=hashlib.sha256(record.latents[0].numpy().tobytes()).hexdigest(),
         )
 
+    def compute_attention(self) -> None:
+        """Turn the queries and keys that wait into maps, many steps at a time."""
+        for tap in self.taps:
+            tap.compute()
+        self.waiting = 0
+
     def _maps(self, layer: str) -> Maps:
         series = self.series.get(layer)
         seen = series.puts if series else 0
@@ -290,12 +304,17 @@ class _Recorder:
 
 
 class _AttentionTap:
-    """Recompute one layer's attention from the queries and keys that it computes anyway."""
+    """Recompute one layer's attention from the queries and keys that it computes anyway.
+
+    They wait until there are `WAITING` bytes of them: one product over many steps takes less time
+    than many over one.
+    """
 
     def __init__(self, recorder: _Recorder, name: str, layer: torch.nn.Module) -> None:
         self.recorder, self.name, self.layer = recorder, name, layer
         self.query: torch.Tensor | None = None
         self.key: torch.Tensor | None = None
+        self.waiting: list[tuple[torch.Tensor | None, ...]] = []
 
     def before(self, *_: Any) -> None:
         self.recorder.clock.start(self.name)
@@ -306,7 +325,6 @@ class _AttentionTap:
     def keep_key(self, _: Any, __: Any, key: torch.Tensor) -> None:
         self.key = key
 
-    @torch.no_grad()
     def after(self, _: Any, __: tuple, kwargs: dict, ___: Any) -> None:
         recorder = self.recorder
         recorder.clock.stop("cross_attention", recorder.calls - 1, self.name)
@@ -317,13 +335,30 @@ class _AttentionTap:
             return
         half = slice(0, rows) if uncond else slice(len(query) - rows, None)
         bias = kwargs.get("attention_mask")
-        shares = _probabilities(
-            self.layer, query[half], key[half], None if bias is None else bias[half]
+        bias = None if bias is None else bias[half].detach()
+        self.waiting.append((query[half].detach(), key[half].detach(), bias))
+        recorder.waiting += query.nbytes + key.nbytes
+        if recorder.waiting >= WAITING:
+            recorder.compute_attention()
+
+    @torch.no_grad()
+    def compute(self) -> None:
+        """Compute and keep the maps of the steps that wait."""
+        if not self.waiting:
+            return
+        recorder, steps = self.recorder, len(self.waiting)
+        query, key, bias = (
+            None if parts[0] is None else torch.cat(parts)
+            for parts in zip(*self.waiting, strict=True)
         )
+        self.waiting.clear()
+        shares = _probabilities(self.layer, query, key, bias)
         shares = recorder.plan.reduce(shares, _grid(recorder.latent_size, query.shape[1]))
+        shares = shares.unflatten(0, (steps, -1))
         if self.name not in recorder.series:
-            recorder.series[self.name] = _Series(recorder.steps, shares, torch.float16)
-        recorder.series[self.name].put(recorder.calls - 1, shares)
+            recorder.series[self.name] = _Series(recorder.steps, shares[0], torch.float16)
+        series = recorder.series[self.name]
+        series.put(slice(series.puts, series.puts + steps), shares)
 
 
 def _probabilities(
@@ -511,9 +546,9 @@ class _Series:
         self.buffer = torch.full(shape, torch.nan, dtype=dtype, pin_memory=like.is_cuda)
         self.puts = 0
 
-    def put(self, at: int, value: torch.Tensor) -> None:
+    def put(self, at: int | slice, value: torch.Tensor) -> None:
         self.buffer[at].copy_(value.detach(), non_blocking=True)
-        self.puts += 1
+        self.puts += 1 if isinstance(at, int) else len(value)
 
 
 class _Clock:
