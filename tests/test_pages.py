@@ -147,18 +147,15 @@ def test_with_a_repository_the_code_is_linked_at_its_commit(book, monkeypatch):
     )
     text = page()
     assert f"https://git.example.org/book/blob/{'c' * 40}/book/guidance.md" in text
-    assert "git clone --quiet --depth 1 --branch v0.1.0 https://git.example.org/book" in text
     assert "https://b.example.org/fig/guidance-sweep/" in text
 
 
-def test_the_colab_cell_is_code_that_ipython_reads(book):
-    from essaylib.publishing.chapters import parse
-
-    record = figures.load("guidance-sheet")
-    cell = pages.colab_cell(record, "https://git.example.org/book")
-    parse(cell)
-    assert 'Image("_build/figures/guidance-sheet/figure.png")' in cell
-    assert pages.colab_cell(record, "") == ""
+def test_a_figure_page_leads_to_its_cell_in_a_notebook(book):
+    assert 'href="../../notebooks/guidance.ipynb" download' in page()
+    config = book / "_config.yml"
+    config.write_text("repository: {url: 'https://github.com/owner/name'}\n")
+    address = "https://colab.research.google.com/github/owner/name/blob/gh-pages/notebooks"
+    assert f'href="{address}/guidance.ipynb#scrollTo=figure-guidance-sweep"' in page()
 
 
 def test_a_retired_id_leads_to_the_figure_that_took_its_place(book):

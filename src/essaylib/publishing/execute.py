@@ -258,6 +258,29 @@ def figures(notebook: NotebookNode) -> list[str]:
     ]
 
 
+def shown() -> dict[str, str]:
+    """The figures that the executed chapters show, each with its chapter, in the book's order."""
+    found: dict[str, str] = {}
+    for chapter in chapters():
+        for id in figures(executed(chapter)):
+            if id in found:
+                raise EssayError(
+                    f"Figure id {id} is used by {found[id]} and {chapter.id}: ids are unique, "
+                    "rename the newer one."
+                )
+            found[id] = chapter.id
+    return found
+
+
+def executed(chapter: Chapter) -> NotebookNode:
+    """A chapter with the outputs of its last run; an empty notebook where it was not run."""
+    import nbformat
+
+    if not chapter.executed.is_file():
+        return nbformat.v4.new_notebook()
+    return nbformat.read(chapter.executed, as_version=4)
+
+
 def _attach(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
     """Return the chapter as it reads now, with the outputs of its run.
 
