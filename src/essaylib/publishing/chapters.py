@@ -50,6 +50,19 @@ class Chapter:
 
 def pages() -> list[str]:
     """Return every page of the table of contents, in order, without suffix."""
+    toc = _contents()
+    return [toc["root"], *_files(toc)]
+
+
+def part_of(page: str) -> str:
+    """Return the caption of the part of the book that a page belongs to; empty outside of parts."""
+    for part in _contents().get("parts", ()):
+        if page in _files(part):
+            return part.get("caption", "")
+    return ""
+
+
+def _contents() -> dict[str, Any]:
     path = paths.root() / "_toc.yml"
     try:
         toc = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -57,7 +70,7 @@ def pages() -> list[str]:
         raise EssayError(f"{path.name} is not valid YAML: {error}") from error
     if not isinstance(toc, dict) or "root" not in toc:
         raise EssayError(f"{path.name} names no first page: give it `root: book/index`.")
-    return [toc["root"], *_files(toc)]
+    return toc
 
 
 def _files(node: Any) -> list[str]:
