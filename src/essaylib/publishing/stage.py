@@ -22,6 +22,7 @@ import yaml
 
 from essaylib import paths
 from essaylib.errors import EssayError
+from essaylib.publishing import notebooks
 from essaylib.publishing import pages as generated
 from essaylib.publishing.chapters import Chapter, chapters, pages
 from essaylib.publishing.execute import FIGURE
@@ -66,6 +67,7 @@ def _collect() -> dict[str, bytes]:
             files[f"{page}.md"] = source.read_bytes()
             files |= _shown(source)
     files |= _links_to_notebooks(files, set(executable))
+    files |= {f"_extra/{name}": content for name, content in notebooks.files().items()}
     missing = [page for page in pages() if not files.keys() & {f"{page}.md", f"{page}.ipynb"}]
     if missing:
         raise EssayError(f"_toc.yml lists pages that do not exist: {', '.join(missing)}.")
@@ -144,12 +146,18 @@ def page_notebook(chapter: Chapter, notebook: NotebookNode) -> NotebookNode:
 
 
 def figure_directive(chapter: Chapter, figure: dict[str, Any]) -> str:
-    """Return the MyST directive of a figure; its links lead to the figure's own page."""
+    """Return the MyST directive of a figure; its links lead to the figure's own page.
+
+    Where the book is published on GitHub, a last one opens the cell that draws it in Colab.
+    """
     up = "../" * chapter.page.count("/")
-    links = " · ".join(
-        f'<a href="{up}fig/{figure["id"]}/#{word.lower()}">{word}</a>'
+    addresses = {
+        word: f"{up}fig/{figure['id']}/#{word.lower()}"
         for word in ("Cite", "Data", "Code", "Verify")
-    )
+    }
+    if address := notebooks.colab(chapter.id, notebooks.figure_cell(figure["id"])):
+        addresses["Run"] = address
+    links = " · ".join(f'<a href="{address}">{word}</a>' for word, address in addresses.items())
     options = {
         "name": figure["id"],
         "alt": " ".join(figure["alt"].split()),
