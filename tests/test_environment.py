@@ -32,7 +32,7 @@ def constraints():
 def test_conda_environment_has_the_ranges_of_pyproject():
     entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     conda = {Requirement(e).name: Requirement(e).specifier for e in entries if isinstance(e, str)}
-    for requirement in requirements("run", "book"):
+    for requirement in requirements("run", "book", "lab"):
         name = CONDA_NAMES.get(requirement.name, requirement.name)
         found = conda.get(name, conda.get(name.replace("-", "_")))
         assert found == requirement.specifier, requirement.name

@@ -107,6 +107,61 @@ def build(
 
 
 @app.command()
+def notebooks(
+    chapters: Chapters = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder; _build/notebooks if not given.")
+    ] = None,
+    repository: Annotated[
+        str | None, typer.Option(help="What the first cell clones; the book's own address.")
+    ] = None,
+):
+    """Write each chapter as a notebook, for Colab or Jupyter, without outputs.
+
+    Numbers in its prose are those of the chapter's last run. `essay build` publishes them too.
+
+    Example: essay notebooks guidance
+    """
+    from essaylib import paths
+    from essaylib.publishing import notebooks as making
+
+    folder = output or paths.build() / "notebooks"
+    for path in making.save(folder, chapters, repository):
+        typer.echo(path)
+
+
+@app.command("open")
+def open_(
+    chapter: Annotated[str, typer.Argument(help="Chapter id.")],
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin with a new copy.")] = False,
+):
+    """Open a chapter in JupyterLab, in a copy of your own: notebooks/CHAPTER.ipynb.
+
+    The copy is kept; the book's chapter is not touched.
+
+    Example: essay open guidance
+    """
+    from essaylib.publishing import workshop
+
+    raise typer.Exit(workshop.jupyterlab(chapter, fresh))
+
+
+@app.command()
+def new(
+    chapter: Annotated[str, typer.Argument(help="Its id: lower-case words joined by hyphens.")],
+    title: Annotated[str | None, typer.Option(help="Its title.")] = None,
+):
+    """Write a new chapter, book/CHAPTER.md, from a template that runs as it stands.
+
+    Example: essay new sampling --title "The sampler's hurry"
+    """
+    from essaylib.publishing import workshop
+
+    typer.echo(workshop.new(chapter, title))
+    typer.echo(f"Next: list it in _toc.yml as `- file: book/{chapter}`, and `essay run {chapter}`.")
+
+
+@app.command()
 def figures():
     """List the figures: id, chapter, claim, verdict, and how each compares with the lock.
 
