@@ -98,6 +98,23 @@ def test_several_images_of_one_prompt(tiny):
     assert all(attention.shares(tr, image=image)["a"] == 0 for image in range(4))
 
 
+def test_each_prompt_of_a_batch_may_lose_other_positions(tiny):
+    pipe = tiny("embedded")
+    assert interventions.positions(pipe, "a doggy at a", "a") == [1, 6]
+    assert interventions.last_padding(pipe, "a doggy") == [31]
+    places = [interventions.positions(pipe, "a doggy", "doggy"), [31]]
+    with interventions.ablate_positions(pipe, places):
+        both = draw(pipe)
+    shares = [attention.shares(both, image=image) for image in (0, 1)]
+    assert shares[0]["doggy"] == 0 < min(shares[0]["a"], shares[1]["a"], shares[1]["cat"])
+    assert all(maps.values[:, 1, ..., 31].eq(0).all() for maps in both.cross_attention.values())
+    with interventions.ablate_tokens(pipe, PROMPTS[0], ["doggy"]):
+        one = draw(pipe, PROMPTS[:1])
+    assert torch.allclose(both.latents[:, :1], one.latents, atol=1e-4)
+    with pytest.raises(EssayError, match="fills all 32 positions"):
+        interventions.last_padding(pipe, "o " * 40)
+
+
 def test_unknown_words_and_negative_scales(tiny):
     pipe = tiny("embedded")
     with pytest.raises(EssayError, match="no 'horse'. Its words: a, doggy"):

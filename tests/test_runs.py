@@ -253,6 +253,18 @@ def test_too_little_disk_and_an_unwritable_folder_are_named(undrawn, monkeypatch
             },
             "must exceed 1",
         ),
+        (
+            {"settings": [{"name": "a", "guidance_scale": 1, "method": "ablation"}]},
+            "lacks .'hidden'",
+        ),
+        (
+            {
+                "settings": [
+                    {"name": "a", "guidance_scale": 1, "method": "ablation", "hidden": "dog"}
+                ]
+            },
+            "must be words or padding",
+        ),
         ({"prompts": []}, "must list texts"),
         ({"prompts": ["dog", "dog"]}, "listed twice"),
         ({"prompts": {"caption": "dog", "count": 2}}, "must hold {concept}"),
@@ -326,6 +338,68 @@ def test_a_setting_may_ask_in_other_words(sandbox, monkeypatch):
         drawn(2, 0, settings=[plain | {"caption": "noise"}])
 
 
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("family: woman, woman, girl", ["family", "woman", "girl"]),
+        ("smiling face with heart-eyes", ["smiling", "face", "heart", "eyes"]),
+        ("A button (blood type)", ["button", "blood", "type"]),
+        ("man’s shoe", ["man", "shoe"]),
+        ("1st place medal", ["st", "place", "medal"]),
+        ("on the", []),
+    ],
+)
+def test_content_words(text, words):
+    assert plans.content_words(text) == words
+
+
+ABLATION = [
+    {"name": "whole", "guidance_scale": 4},
+    {"name": "a word", "guidance_scale": 4, "method": "ablation", "hidden": "words"},
+    {"name": "padding", "guidance_scale": 4, "method": "ablation", "hidden": "padding"},
+]
+
+
+def test_a_prompt_is_drawn_once_without_each_of_its_content_words(sandbox, monkeypatch):
+    long = "dog with cat", "kissing cat", "red heart on fire"
+    concepts(monkeypatch, **dict.fromkeys(long, "google"))
+    prompts = {"caption": "{concept}", "count": 3, "minimum_content_words": 2}
+    declare(PLAN | {"prompts": prompts, "settings": ABLATION, "judged": False})
+    plan = plans.load("small")
+    table = plan.table(0)
+    assert not plan.judged
+    hidden = table[table.setting == "a word"].groupby("prompt", sort=False).hidden.unique()
+    assert {prompt: list(words) for prompt, words in hidden.items()} == {
+        "dog with cat": ["dog", "cat"],
+        "kissing cat": ["kissing", "cat"],
+        "red heart on fire": ["red", "heart", "fire"],
+    }
+    assert table.groupby(["setting", "prompt", "hidden"], dropna=False).size().eq(2).all()
+    assert table[table.setting == "whole"].hidden.isna().all()
+    assert set(table[table.setting == "padding"].hidden) == {plans.PADDING}
+    few = {"prompts": prompts | {"minimum_content_words": 3}}
+    declare(PLAN | few)
+    with pytest.raises(EssayError, match="asks for 3 concepts and 1 have enough.*content words"):
+        plans.load("small").table(0)
+
+
+def test_tokens_are_hidden_image_by_image(book):
+    from essaylib import interventions, repro
+
+    declare(PLAN | {"prompts": ["dog at cat", "cat"], "settings": ABLATION}, "hiding")
+    run, pipe = draw("hiding", batch_size=5), models.load("embedded", "cpu")
+    assert len(run) == 4 + 6 + 4
+    assert runs.recheck(run, pipe, n=14).difference.max() < runs.TOLERANCE
+    words = run.by_setting(run.latents)["a word"]
+    assert words.shape[:2] == (3, 2)
+    whole = run.where(setting="whole", prompt="dog at cat").latents.float()
+    for hidden, found in zip(("dog", "cat"), words[:2], strict=True):
+        with interventions.ablate_tokens(pipe, "dog at cat", [hidden]):
+            alone = repro.generate(pipe, "dog at cat", [0, 1], steps=2, output="latent")
+        assert torch.allclose(alone, torch.as_tensor(found).float(), atol=2e-3)
+        assert (alone - whole).abs().max() > 1e-3
+
+
 def test_shared_seeds_cross_prompts_and_noise(sandbox):
     declare(PLAN | {"shared_seeds": True})
     table = plans.load("small").table(0)
@@ -353,7 +427,8 @@ def test_declared_plans_are_valid_and_few_enough_for_their_seeds():
         plan = plans.load(path.parent.name, final=True)
         table = plan.table(0)
         assert table.seed.max() < 10000, "exploration would use seeds kept for verdicts"
-        assert not table.duplicated(["setting", "prompt", "seed"]).any()
+        keys = [name for name in ("setting", "prompt", "seed", "hidden") if name in table]
+        assert not table.duplicated(keys).any()
 
 
 @pytest.mark.parametrize("name", ["delivery", "leaving"])
@@ -387,3 +462,17 @@ def test_the_sample_command_draws_and_says_what(undrawn, monkeypatch):
     assert "16 images at the settings" in result.output and "Judged: 16" in result.output
     assert json.loads((paths.runs() / "small" / runs.PROVENANCE).read_text())["images"] == 16
     assert CliRunner().invoke(app, ["sample", "large"]).exit_code == 2
+
+
+def test_the_crossed_and_the_ablation_plan_hold_the_registered_samples():
+    from essaylib import claims
+
+    crossed = plans.load("prompt-seed", final=True).table(0)
+    registered = claims.load()["prompt-seed"].statistic("order").n
+    for _, images in crossed.groupby("setting"):
+        assert images.prompt.nunique() == registered
+        assert images.groupby("prompt").seed.agg(tuple).nunique() == 1
+    ablated = plans.load("attention", final=True).table(0)
+    words = ablated[ablated.setting == "without a word"][["prompt", "hidden"]].drop_duplicates()
+    assert words.prompt.nunique() == 100 and words.groupby("prompt").size().min() >= 3
+    assert len(words) >= claims.load()["attention"].statistic().n

@@ -282,7 +282,7 @@ def sample(
         raise typer.Exit(130) from None
     settings = ", ".join(setting.name for setting in drawn.plan.settings)
     typer.echo(f"{plan}: {len(drawn):,} images at the settings {settings}.")
-    if model in (None, "embedded"):
+    if model in (None, "embedded") and drawn.plan.judged:
         from essaylib import judgements, models
 
         typer.echo(f"Judged: {judgements.keep(drawn, models.load(device=device or 'auto'))}")

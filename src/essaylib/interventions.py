@@ -19,7 +19,7 @@ import torch
 
 from essaylib import models, repro
 from essaylib.errors import EssayError
-from essaylib.record import find, tokens_of, words_of
+from essaylib.record import Token, find, tokens_of, words_of
 from essaylib.trace import cross_attention_layers
 
 
@@ -34,11 +34,54 @@ def scale_tokens(
     `prompt` must be what the pipeline is then called with. The words' meaning has already spread
     to later tokens in the text encoder: what is scaled is this token's say, not the word's.
     """
-    models.require_unet(pipe, "token scaling")
     if any(not 0 <= scale < float("inf") for scale in scales.values()):
         raise EssayError(f"Scales must be finite and at least 0: {dict(scales)}.")
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    bias = torch.stack([_bias(pipe, text, scales) for text in prompts])
+    factors = torch.ones(len(prompts), _tokenizer(pipe).model_max_length)
+    for i, text in enumerate(prompts):
+        for word, scale in scales.items():
+            factors[i, positions(pipe, text, word)] = scale
+    with _weighed(pipe, factors):
+        yield
+
+
+def ablate_tokens(pipe: Any, prompt: str | Sequence[str], words: Sequence[str]):
+    """Take all attention from words, as `scale_tokens` with factor 0: a context manager."""
+    return scale_tokens(pipe, prompt, dict.fromkeys(words, 0.0))
+
+
+@contextmanager
+def ablate_positions(pipe: Any, places: Sequence[Sequence[int]]) -> Iterator[None]:
+    """Take all attention from token positions, given prompt by prompt, in every layer and step.
+
+    For a batch whose prompts lose different words; else as `ablate_tokens`.
+    """
+    factors = torch.ones(len(places), _tokenizer(pipe).model_max_length)
+    for i, hidden in enumerate(places):
+        factors[i, list(hidden)] = 0
+    with _weighed(pipe, factors):
+        yield
+
+
+def positions(pipe: Any, prompt: str, text: str) -> list[int]:
+    """Token positions of a word or phrase, every time that the prompt has it."""
+    tokens = _tokens(pipe, prompt)
+    return find(text, tokens, words_of(_tokenizer(pipe), tokens))
+
+
+def last_padding(pipe: Any, prompt: str) -> list[int]:
+    """The last token position, which is padding; `EssayError` where the prompt fills them all."""
+    last = _tokenizer(pipe).model_max_length - 1
+    if _tokens(pipe, prompt)[last].special != "padding":
+        raise EssayError(f"{prompt!r} fills all {last + 1} positions and leaves no padding.")
+    return [last]
+
+
+@contextmanager
+def _weighed(pipe: Any, factors: torch.Tensor) -> Iterator[None]:
+    """Multiply the attention to each position by its factor, (prompts, T), and renormalise."""
+    models.require_unet(pipe, "token scaling")
+    bias = factors.log()
 
     def weigh(layer: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         hidden = args[0] if args else kwargs["hidden_states"]
@@ -52,11 +95,6 @@ def scale_tokens(
         for layer in cross_attention_layers(pipe.unet).values():
             hooks.callback(layer.register_forward_pre_hook(weigh, with_kwargs=True).remove)
         yield
-
-
-def ablate_tokens(pipe: Any, prompt: str | Sequence[str], words: Sequence[str]):
-    """Take all attention from words, as `scale_tokens` with factor 0: a context manager."""
-    return scale_tokens(pipe, prompt, dict.fromkeys(words, 0.0))
 
 
 def swap_seed(
@@ -140,14 +178,12 @@ def _round_trip(pipe: Any, images: np.ndarray) -> np.ndarray:
     return whole.permute(0, 2, 3, 1).numpy()
 
 
-def _bias(pipe: Any, prompt: str, scales: Mapping[str, float]) -> torch.Tensor:
-    """What to add to a prompt's attention logits, (T,): the logarithm of each token's factor."""
-    words = getattr(pipe, "tokenizer", None) or pipe.tokenizer_2
+def _tokenizer(pipe: Any) -> Any:
+    return getattr(pipe, "tokenizer", None) or pipe.tokenizer_2
+
+
+def _tokens(pipe: Any, prompt: str) -> list[Token]:
+    words = _tokenizer(pipe)
     length = words.model_max_length
     ids = words(prompt, padding="max_length", max_length=length, truncation=True).input_ids
-    tokens = tokens_of(words, ids, prompt)
-    names = words_of(words, tokens)
-    factors = torch.ones(len(ids))
-    for text, scale in scales.items():
-        factors[find(text, tokens, names)] = scale
-    return factors.log()
+    return tokens_of(words, ids, prompt)

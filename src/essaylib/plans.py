@@ -5,6 +5,7 @@
       caption: "{concept}"         # {vendor} stands for one of the concept's training vendors
       count: 80                    # concepts drawn at random
       minimum_training_vendors: 3
+      minimum_content_words: 3     # distinct words of the concept, without "with" and the like
     seeds: 8                       # images a prompt and setting
     steps: 25
     settings:
@@ -18,6 +19,12 @@ every setting; `shared_seeds: true` gives all prompts the same ones (a crossed d
 A setting may have a `caption` of its own in place of the prompts' one: same concepts, same seeds,
 asked in other words.
 
+A setting of the method `ablation` hides tokens from cross-attention. `hidden: words` draws each
+prompt once for each of its content words, without that word; `hidden: padding` once, without the
+last position of its padding. The table then has a column `hidden`, None where nothing is.
+
+`judged: false` spares images that no chapter shows to the judge.
+
 `until_frozen: {count: 24, settings: ["1", "4"]}` explores with fewer prompts, or some of the
 settings, as long as the embedded model is not final.
 """
@@ -25,6 +32,7 @@ settings, as long as the embedded model is not final.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,12 +45,25 @@ from essaylib.errors import EssayError
 if TYPE_CHECKING:
     import pandas as pd
 
-METHODS = ("ordinary", "interval", "autoguidance")
+METHODS = ("ordinary", "interval", "autoguidance", "ablation")
+PADDING = "<padding>"
+"""What `hidden` holds where the last position of the padding is hidden."""
 
 _PLAN_KEYS = {"purpose", "prompts", "seeds", "steps", "settings", "shared_seeds", "until_frozen"}
-_PROMPT_KEYS = {"caption", "count", "minimum_training_vendors"}
+_PLAN_KEYS |= {"judged"}
+_PROMPT_KEYS = {"caption", "count", "minimum_training_vendors", "minimum_content_words"}
 _SETTING_KEYS = {"name", "guidance_scale", "method", "steps", "negative_prompt", "caption"}
-_METHOD_KEYS = {"ordinary": set(), "interval": {"interval"}, "autoguidance": {"guide"}}
+_METHOD_KEYS = {
+    "ordinary": set(),
+    "interval": {"interval"},
+    "autoguidance": {"guide"},
+    "ablation": {"hidden"},
+}
+# Articles, pronouns, conjunctions, prepositions and negations of the corpus's English names.
+_FUNCTION_WORDS = frozenset(
+    ["a", "an", "and", "as", "at", "but", "by", "de", "for", "from", "in", "me", "my", "no", "non"]
+    + ["not", "of", "on", "or", "over", "the", "to", "vs", "with", "without", "you", "your"]
+)
 
 
 @dataclass(frozen=True)
@@ -50,8 +71,9 @@ class Setting:
     """One way of drawing.
 
     method "ordinary" guides at every step; "interval" only at timesteps in `interval` (low,
-    high); "autoguidance" by the U-Net in the folder `guide`, relative to models/. `caption` asks
-    in other words than the plan's own.
+    high); "autoguidance" by the U-Net in the folder `guide`, relative to models/; "ablation" with
+    tokens `hidden` from cross-attention ("words" or "padding"). `caption` asks in other words than
+    the plan's own.
     """
 
     name: str
@@ -62,6 +84,13 @@ class Setting:
     interval: tuple[float, float] | None = None
     guide: str | None = None
     caption: str | None = None
+    hidden: str | None = None
+
+    def hides(self, prompt: str) -> list[str | None]:
+        """What is hidden of a prompt, one entry for each time that the setting draws it."""
+        if self.hidden == "words":
+            return list(content_words(prompt))
+        return [PADDING if self.hidden else None]
 
 
 @dataclass(frozen=True)
@@ -74,11 +103,13 @@ class Plan:
     shared_seeds: bool
     settings: tuple[Setting, ...]
     document: dict[str, Any]
+    judged: bool = True
 
     def table(self, first_seed: int) -> pd.DataFrame:
         """One row an image: setting, prompt, concept, vendor, seed; settings in their order.
 
-        concept and vendor are None for prompts that were listed as texts.
+        concept and vendor are None for prompts that were listed as texts. A plan that hides tokens
+        has a sixth column, hidden.
         """
         import pandas as pd
 
@@ -89,9 +120,12 @@ class Plan:
                 if setting.caption:
                     prompt = setting.caption.format(concept=concept, vendor=vendor)
                 start = first_seed + (0 if self.shared_seeds else i * self.seeds)
-                for seed in range(start, start + self.seeds):
-                    rows.append((setting.name, prompt, concept, vendor, seed))
-        return pd.DataFrame(rows, columns=["setting", "prompt", "concept", "vendor", "seed"])
+                for hidden in setting.hides(prompt):
+                    for seed in range(start, start + self.seeds):
+                        rows.append((setting.name, prompt, concept, vendor, seed, hidden))
+        columns = ["setting", "prompt", "concept", "vendor", "seed", "hidden"]
+        table = pd.DataFrame(rows, columns=columns)
+        return table if any(s.hidden for s in self.settings) else table.drop(columns="hidden")
 
     def setting(self, name: str) -> Setting:
         return next(setting for setting in self.settings if setting.name == name)
@@ -100,6 +134,18 @@ class Plan:
         if isinstance(self.prompts, tuple):
             return [(prompt, None, None) for prompt in self.prompts]
         return _draw_concepts(self.name, self.prompts, first_seed)
+
+
+def content_words(text: str) -> list[str]:
+    """The distinct words of a prompt that name or qualify something, in its order, lower-case.
+
+    Single letters and English function words are left out.
+
+    >>> content_words("family: woman, woman, girl with a ball")
+    ['family', 'woman', 'girl', 'ball']
+    """
+    words = dict.fromkeys(re.findall(r"[^\W\d_]{2,}", text.casefold()))
+    return [word for word in words if word not in _FUNCTION_WORDS]
 
 
 def load(name: str, final: bool | None = None) -> Plan:
@@ -160,6 +206,7 @@ def _plan(name: str, document: Any, path: Path) -> Plan:
         bool(document.get("shared_seeds", False)),
         settings,
         document,
+        bool(document.get("judged", True)),
     )
 
 
@@ -172,7 +219,8 @@ def _prompts(entry: Any, path: Path) -> dict[str, Any] | tuple[str, ...]:
         return tuple(entry)
     _keys(entry, {"caption", "count"}, _PROMPT_KEYS, path)
     _whole(entry["count"], path, "count")
-    _whole(entry.get("minimum_training_vendors", 1), path, "minimum_training_vendors")
+    for key in ("minimum_training_vendors", "minimum_content_words"):
+        _whole(entry.get(key, 1), path, key)
     if "{concept}" not in str(entry["caption"]):
         raise EssayError(f"{path}: `caption` must hold {{concept}}, and may hold {{vendor}}.")
     return entry
@@ -190,7 +238,9 @@ def _setting(entry: Any, steps: int, path: Path) -> Setting:
     span = entry.get("interval")
     if method == "interval" and not _is_interval(span):
         raise EssayError(f"{path}: `interval` must be two timesteps, low and high, not {span!r}.")
-    if method != "ordinary" and scale <= 1:
+    if method == "ablation" and entry.get("hidden") not in ("words", "padding"):
+        raise EssayError(f"{path}: `hidden` must be words or padding, not {entry.get('hidden')!r}.")
+    if method in ("interval", "autoguidance") and scale <= 1:
         raise EssayError(f"{path}: {method} changes guidance, so guidance_scale must exceed 1.")
     caption = entry.get("caption")
     if caption is not None and "{concept}" not in str(caption):
@@ -204,6 +254,7 @@ def _setting(entry: Any, steps: int, path: Path) -> Setting:
         (float(span[0]), float(span[1])) if span else None,
         entry.get("guide"),
         caption,
+        entry.get("hidden"),
     )
 
 
@@ -223,10 +274,12 @@ def _draw_concepts(
     table = corpus.load().where(split="train").table
     vendors = table.groupby("concept", sort=True).vendor.agg(lambda v: sorted(set(v)))
     vendors = vendors[vendors.str.len() >= wanted.get("minimum_training_vendors", 1)]
+    least = wanted.get("minimum_content_words", 0)
+    vendors = vendors[[len(content_words(concept)) >= least for concept in vendors.index]]
     if len(vendors) < wanted["count"]:
         raise EssayError(
             f"The plan {name!r} asks for {wanted['count']} concepts and {len(vendors)} have enough "
-            "training vendors: lower `count` or `minimum_training_vendors`."
+            "training vendors and content words: lower `count` or one of the minima."
         )
     rng = np.random.default_rng(seed)
     drawn = []

@@ -71,6 +71,7 @@ class Run:
         """Arrange one value an image, (n, ...), as (prompts, seeds, ...) for each setting.
 
         Prompts and seeds stand in the same order at every setting, so that they can be paired.
+        Where words are hidden, the first axis counts words instead, prompt by prompt.
         """
         values = np.asarray(values)
         if len(values) != len(self):
@@ -198,7 +199,7 @@ def _generate(pipe: Any, setting: Setting, rows: pd.DataFrame, batch_size: int) 
     """Latents float32 (n, C, h, w) of the rows, by the setting's method."""
     from essaylib import repro
 
-    with _method(pipe, setting):
+    with _method(pipe, setting, rows):
         return repro.generate(
             pipe,
             list(rows.prompt),
@@ -211,13 +212,21 @@ def _generate(pipe: Any, setting: Setting, rows: pd.DataFrame, batch_size: int) 
         )
 
 
-def _method(pipe: Any, setting: Setting) -> AbstractContextManager[None]:
-    from essaylib import guidance
+def _method(pipe: Any, setting: Setting, rows: pd.DataFrame) -> AbstractContextManager[None]:
+    from essaylib import guidance, interventions
 
     if setting.method == "interval":
         return guidance.interval_guidance(pipe, *setting.interval)
     if setting.method == "autoguidance":
         return guidance.autoguidance(pipe, _guide(setting.guide, pipe.device, pipe.dtype))
+    if setting.method == "ablation":
+        places = [
+            interventions.last_padding(pipe, prompt)
+            if hidden == plans.PADDING
+            else interventions.positions(pipe, prompt, hidden)
+            for prompt, hidden in zip(rows.prompt, rows.hidden, strict=True)
+        ]
+        return interventions.ablate_positions(pipe, places)
     return nullcontext()
 
 
