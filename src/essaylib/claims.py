@@ -70,6 +70,9 @@ class Test:
                 "statistic among the draws, (k + 1) / (draws + 1)."
             )
 
+    def __str__(self) -> str:
+        return f"{self.estimate:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
     @classmethod
     def of(cls, measured: HasInterval, p: float, drawn: int | None = None) -> Test:
         """Join a measure's estimate and interval with its p."""
