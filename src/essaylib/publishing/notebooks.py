@@ -132,7 +132,7 @@ def install(repository: str) -> str:
         "import importlib.util, os, sys\n\n"
         'if importlib.util.find_spec("essaylib") is None:\n'
         '    if not os.path.isdir("book"):\n'
-        f"        !git clone --quiet --depth 1 --branch {_tag()} {repository} book\n"
+        f"        !git clone --quiet --depth 1 --branch {tag()} {repository} book\n"
         "    %cd book\n"
         "    %pip install --quiet -e .\n"
         '    sys.path.insert(0, os.path.abspath("src"))  # this process began before'
@@ -319,5 +319,6 @@ def _metadata(chapter: Chapter) -> dict[str, Any]:
     }
 
 
-def _tag() -> str:
+def tag() -> str:
+    """The tag of the release that the notebooks install."""
     return f"v{citation.book().version}"
