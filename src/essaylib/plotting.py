@@ -288,6 +288,42 @@ def intervals(
     return _labelled(ax, xlabel or value, None)
 
 
+def scoreboard(
+    target: Figure | Axes,
+    table: pd.DataFrame,
+    value: str,
+    label: str,
+    verdict: str,
+    xlabel: str | None = None,
+    widest: float = 8.0,
+) -> Axes:
+    """Intervals with a word at the right of each row; lines at 0 (nothing) and 1 (enough).
+
+    Values beyond `widest` are drawn at the edge, with an arrow and the number.
+    """
+    cut = table.assign(
+        **{name: table[name].clip(-widest, widest) for name in table if name.startswith(value)}
+    )
+    ax = intervals(target, cut, value, label, xlabel=xlabel)
+    low, high = float(cut[f"{value}_low"].min()), float(cut[f"{value}_high"].max())
+    ax.set_xlim(min(low, 0) - 0.4, max(high, 1) + 0.4)
+    null_band(ax, 0, label="nothing", axis="x")
+    null_band(ax, 1, label="enough", axis="x")
+    for place, (true, word) in enumerate(zip(table[value], table[verdict], strict=True)):
+        beyond = f" ({true:.0f} →)" if abs(true) > widest else ""
+        ax.annotate(
+            f"{word}{beyond}",
+            (1, place),
+            (5, 0),
+            xycoords=ax.get_yaxis_transform(),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=INK,
+        )
+    return ax
+
+
 def shares(
     target: Figure | Axes,
     table: pd.DataFrame,
