@@ -152,12 +152,15 @@ def test_the_commands_list_verify_and_lock(sandbox, monkeypatch):
     draw(3.0)
     assert "changed" in run.invoke(cli.app, ["figures"]).output
     monkeypatch.setattr(lock, "verify", lambda *_: [lock.status("guidance-sweep")])
-    done = run.invoke(cli.app, ["verify"])
+    done = run.invoke(cli.app, ["verify", "--summary", str(sandbox / "summary.md")])
     assert done.exit_code == 1
     assert "w at row 2: 2.0 → 3.0" in done.output and "essay lock ID" in done.output
+    row = "| `guidance-sweep` | guidance | changed: w at row 2: 2.0 → 3.0 ("
+    assert row in (sandbox / "summary.md").read_text()
     assert "2.0 → 3.0" in run.invoke(cli.app, ["lock"]).output
     done = run.invoke(cli.app, ["verify"])
     assert (done.exit_code, "1 as locked." in done.output) == (0, True)
+    assert lock.summary([lock.status("guidance-sweep")]).startswith("All 1 figures and claims")
 
 
 def test_claims_are_compared_with_their_own_lock(sandbox):

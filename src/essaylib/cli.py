@@ -194,6 +194,9 @@ def verify(
     ids: Annotated[list[str] | None, typer.Argument(help="Figure ids; all if none.")] = None,
     model: Model = None,
     threads: Threads = 1,
+    summary: Annotated[
+        Path | None, typer.Option(help="Markdown file to add a table of what differs to.")
+    ] = None,
 ):
     """Draw figures again and compare them with the lock; exit with 1 if one changed or is missing.
 
@@ -204,6 +207,9 @@ def verify(
     found = lock.verify(ids, model, threads)
     for item in found:
         typer.echo(item)
+    if summary:
+        with summary.open("a", encoding="utf-8") as file:
+            file.write(lock.summary(found))
     if failed := lock.failures(found):
         typer.echo(
             f"{len(failed)} of {len(found)} differ from the locks; where that is meant, accept it "

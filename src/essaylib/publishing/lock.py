@@ -217,6 +217,28 @@ def failures(found: Iterable[Verified]) -> list[Verified]:
     return [item for item in found if item.comparison.status in (CHANGED, MISSING)]
 
 
+def summary(found: Iterable[Verified]) -> str:
+    """The figures and claims that are not as locked, as a Markdown table for a job's summary."""
+    found = list(found)
+    differ = failures(found)
+    if not differ:
+        return f"All {len(found)} figures and claims are as locked.\n"
+    rows = [
+        f"| `{item.id}` | {item.chapter} | {str(item.comparison).replace('|', '&#124;')} |"
+        for item in differ
+    ]
+    return "\n".join(
+        [
+            f"{len(differ)} of {len(found)} figures and claims differ from the locks.",
+            "",
+            "| Figure | Chapter | Compared with the lock |",
+            "| --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
 def reused(versions: Sequence[dict[str, dict[str, str]]]) -> list[str]:
     """What breaks the promise that ids are permanent, in versions of the registry, oldest first."""
     broken = []
