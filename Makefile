@@ -19,10 +19,11 @@ test: .venv/.complete  ## Run the tests, with coverage
 serve: book  ## Build, then show the site at http://localhost:8000 (PORT=8001 for another port)
 	$(BIN)/python -m http.server --directory _build/html $(PORT)
 
-lint: .venv/.complete  ## Check style and spelling
+lint: .venv/.complete  ## Check style, spelling and workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+	$(BIN)/zizmor --offline --quiet .github
 
 clean:  ## Remove everything that can be made again, except .venv
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
