@@ -1,11 +1,17 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPConfig, CLIPModel
 
-from essaylib import features
+from essaylib import corpus, features
 from essaylib.errors import EssayError
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +69,63 @@ def test_an_untrained_network_has_the_shape_and_not_the_weights(clip, vae, image
     )
     assert not np.allclose(features.clip_images(fresh, images), features.clip_images(clip, images))
     assert features.latents(features.untrained(vae), images).shape == (6, 4, 16, 16)
+
+
+@pytest.fixture
+def few(sandbox):
+    """A corpus of six drawings in a book of its own."""
+    whole = corpus.load(ROOT / "data" / "corpus" / "corpus.parquet").take(range(6))
+    path = sandbox / "corpus.parquet"
+    whole.table.assign(webp=whole.webp).to_parquet(path)
+    return corpus.load(path)
+
+
+def test_latents_of_the_corpus_are_computed_once(few, vae, monkeypatch):
+    computed = []
+    plain = features.latents
+    monkeypatch.setattr(features, "latents", lambda *a: computed.append(1) or plain(*a))
+    found = features.corpus_latents(vae, few, size=32)
+    assert found.shape == (6, 4, 16, 16) and found.dtype == np.float32
+    assert np.array_equal(found, plain(vae, few.rgb(size=32)))
+    assert len(computed) == 1
+    some = features.corpus_latents(vae, few.take([4, 0]), size=32)
+    assert np.array_equal(some, found[[4, 0]]) and len(computed) == 1
+    with pytest.raises(ValueError, match="read-only"):
+        found[0] = 0
+
+
+def test_other_weights_and_other_sizes_have_latents_of_their_own(few, vae):
+    found = features.corpus_latents(vae, few, size=32)
+    assert features.corpus_latents(vae, few, size=16).shape == (6, 4, 8, 8)
+    other = features.untrained(vae, seed=3)
+    assert not np.allclose(features.corpus_latents(other, few, size=32), found)
+    assert features.weights_hash(vae) != features.weights_hash(other)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01\x00", b"not an array", None])
+def test_a_damaged_cache_is_computed_again(few, vae, sandbox, damage):
+    found = np.array(features.corpus_latents(vae, few, size=32))
+    (path,) = (sandbox / "_build" / "features").glob("*.npy")
+    path.write_bytes(path.read_bytes()[:-100] if damage is None else damage)
+    assert np.array_equal(features.corpus_latents(vae, few, size=32), found)
+    assert np.array_equal(np.load(path), found)
+    assert not list(path.parent.glob("*.part"))
+
+
+def test_a_second_process_waits_for_the_first(few, vae, monkeypatch):
+    computed = []
+    plain = features.latents
+
+    def slowly(*arguments):
+        computed.append(1)
+        time.sleep(0.2)
+        return plain(*arguments)
+
+    monkeypatch.setattr(features, "latents", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(features.corpus_latents, vae, few, 32) for _ in range(2)]
+        one, other = (job.result() for job in jobs)
+    assert np.array_equal(one, other) and len(computed) == 1
 
 
 def test_what_is_no_picture_is_refused(clip, vae, images):
