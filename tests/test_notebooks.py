@@ -228,7 +228,7 @@ def test_the_command_writes_them(book):
     assert done.exit_code == 0, done.output
     found = nbformat.read(book / "out/one.ipynb", as_version=4)
     assert [cell.id for cell in found.cells] == [cell.id for cell in made().cells]
-    assert set(notebooks.files()) == {"notebooks/one.ipynb", "notebooks/two.ipynb"}
+    assert [path.name for path in notebooks.save(book / "out")] == ["one.ipynb", "two.ipynb"]
 
 
 def test_open_keeps_a_readers_copy(book, monkeypatch):

@@ -154,6 +154,11 @@ def test_source_links_lead_to_the_markdown(page, book):
     assert json.loads(page("_sources/book/one.ipynb"))["cells"]
 
 
+def test_chapters_are_published_as_notebooks_too(page):
+    cells = json.loads(page("notebooks/one.ipynb"))["cells"]
+    assert "Share 26%† of 1.5, see Figure 1" in "".join("".join(cell["source"]) for cell in cells)
+
+
 def test_an_unchanged_book_is_not_built_again(book):
     marker = book.root / "_build/html/marker"
     marker.touch()
@@ -210,4 +215,5 @@ def test_an_address_of_the_repository_turns_source_links_on(book):
     stage.build()
     text = (book.root / "_build/html/book/one.html").read_text()
     assert "https://github.com/owner/name/edit/main/book/one.md" in text
+    assert "/owner/name/blob/gh-pages/notebooks/one.ipynb#scrollTo=figure-one-bars" in text
     book.write("_config.yml", config)

@@ -11,7 +11,6 @@ import ast
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -33,22 +32,16 @@ _GLUED = "application/papermill.record/text/plain"
 _HIDDEN = {"hide-input", "remove-input", "hide-cell"}
 
 
-def files() -> dict[str, bytes]:
-    """Every chapter's notebook, as {path in the site: content}."""
-    numbers = figure_numbers()
-    return {place(chapter.id): write(notebook(chapter, numbers)) for chapter in chapters()}
-
-
-def save(
-    folder: Path, ids: list[str] | None = None, repository: str | None = None
-) -> Iterator[Path]:
-    """Write these chapters as notebooks into a folder, or all; yield the path of each."""
+def save(folder: Path, ids: list[str] | None = None, repository: str | None = None) -> list[Path]:
+    """Write these chapters as notebooks into a folder, or all; return the path of each."""
     numbers = figure_numbers()
     folder.mkdir(parents=True, exist_ok=True)
+    written = []
     for chapter in chapters(ids):
         path = folder / f"{chapter.id}.ipynb"
         path.write_bytes(write(notebook(chapter, numbers, repository)))
-        yield path
+        written.append(path)
+    return written
 
 
 def place(id: str) -> str:

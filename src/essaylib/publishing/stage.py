@@ -48,11 +48,11 @@ def build() -> Path:
     _synchronise(paths.build() / "stage", files)
     state = _fingerprint(files)
     built = paths.build() / "site.json"
-    if (site / "index.html").is_file() and built.is_file() and built.read_text() == state:
-        return site
-    built.unlink(missing_ok=True)
-    _jupyter_book(paths.build() / "stage")
-    built.write_text(state)
+    if not ((site / "index.html").is_file() and built.is_file() and built.read_text() == state):
+        built.unlink(missing_ok=True)
+        _jupyter_book(paths.build() / "stage")
+        built.write_text(state)
+    notebooks.save(site / "notebooks")
     return site
 
 
@@ -67,7 +67,6 @@ def _collect() -> dict[str, bytes]:
             files[f"{page}.md"] = source.read_bytes()
             files |= _shown(source)
     files |= _links_to_notebooks(files, set(executable))
-    files |= {f"_extra/{name}": content for name, content in notebooks.files().items()}
     missing = [page for page in pages() if not files.keys() & {f"{page}.md", f"{page}.ipynb"}]
     if missing:
         raise EssayError(f"_toc.yml lists pages that do not exist: {', '.join(missing)}.")
