@@ -132,3 +132,50 @@ def test_copies_averaged_over_blocks_are_the_means_of_the_copies():
     assert blocks == pytest.approx(whole.reshape(2, 4, 4, 4, 4, 4, 3).mean((3, 5)), abs=1e-2)
     with pytest.raises(EssayError, match="divides neither"):
         variance.misregistered(image, block=5)
+
+
+def test_both_margins_may_be_resampled():
+    x = crossed(30, 12, 1, 0.6, 1, d=6)
+    shares, found = variance.shares(x), variance.over_both(x, draws=1000)
+    for name in ("rows", "columns", "interaction"):
+        part = getattr(found, name)
+        assert part.estimate == pytest.approx(getattr(shares, name))
+        assert part.low < part.estimate < part.high and part.n == 30
+    assert found.lead.estimate == pytest.approx(shares.rows - shares.columns)
+
+
+def test_rows_drawn_twice_do_not_count_as_agreement():
+    # Where sampling leaves little to chance the plain bootstrap would miss its own estimate.
+    x = crossed(20, 8, 1, 1, 1, d=4000)
+    found = variance.over_both(x, draws=1000)
+    for name, wanted in (("rows", 1 / 3), ("columns", 1 / 3), ("interaction", 1 / 3)):
+        part = getattr(found, name)
+        assert part.estimate == pytest.approx(wanted, abs=0.02)
+        assert part.low < part.estimate < part.high < part.low + 0.03
+
+
+def test_intervals_over_both_margins_cover_what_is_planted():
+    covered = 0
+    for seed in range(60):
+        found = variance.over_both(crossed(24, 16, 1, 0.5, 1, d=8, seed=seed), draws=300)
+        covered += found.lead.low < (1 - 0.25) / 2.25 < found.lead.high
+    assert covered >= 51  # 95 % of 60 are 57
+
+
+def test_small_tables_can_be_resampled():
+    found = variance.over_both(crossed(3, 3, 1, 1, 1), draws=2000)
+    assert np.isfinite([found.lead.low, found.lead.high]).all()
+
+
+def test_dealing_within_columns_matches_dealing_by_hand():
+    x = crossed(6, 5, 1, 1, 1)
+    null = variance.dealt(x, draws=2000, seed=4)
+    shares = variance.shares(x)
+    assert null.observed == pytest.approx(shares.rows - shares.columns)
+    rng = np.random.default_rng(4)
+    order = rng.permuted(np.broadcast_to(np.arange(6)[:, None], (6, 5)), axis=0)
+    by_hand = variance.shares(x[order, np.arange(5)])
+    assert null.draws[0] == pytest.approx(by_hand.rows - by_hand.columns)
+    assert variance.dealt(crossed(6, 5, 3, 0, 1), draws=2000).p < 0.01
+    with pytest.raises(EssayError, match="too few"):
+        variance.dealt(x, draws=10)

@@ -14,6 +14,7 @@ from essaylib.errors import EssayError
 from essaylib.measures import bootstrap
 from essaylib.measures.bootstrap import Estimate
 from essaylib.measures.checks import finite
+from essaylib.measures.permutation import LEAST, Null
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,68 @@ def over_rows(
         found[start : start + len(picked)] = pick(_shares(x, weights))
     left_out = pick(_shares(x, 1.0 - np.eye(n))) if method == "bca" else None
     return bootstrap.interval(float(pick(_shares(x, np.ones((1, n))))[0]), found, n, left_out)
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """The shares with their intervals, rows and columns both resampled.
+
+    `lead` is the rows' share less the columns'.
+    """
+
+    rows: Estimate
+    columns: Estimate
+    interaction: Estimate
+    lead: Estimate
+
+
+def over_both(x: np.ndarray, draws: int = 4000, seed: int = 0) -> Crossed:
+    """Return the shares with percentile intervals over rows and columns (pigeonhole; Owen 2007).
+
+    For prompts x seeds, where neither stands for itself: both margins are drawn with replacement,
+    independently, and n counts rows. A row drawn twice agrees with itself; such pairs are left out
+    of the components, or every resample would find more to share than the table holds. Resamples
+    of a single row or column are drawn again. Needs memory for (R C)^2 numbers.
+    """
+    x = _table(x)
+    rows, columns = x.shape[:2]
+    gram = _gram(x)
+    rng = np.random.default_rng(seed)
+    found = np.empty((draws, 3))
+    for start in range(0, draws, 500):
+        count = min(500, draws - start)
+        drawn = (_multiplicities(rng, count, size) for size in (rows, columns))
+        found[start : start + count] = _crossed_shares(gram, *drawn)
+    (observed,) = _crossed_shares(gram, np.ones((1, rows)), np.ones((1, columns)))
+    observed = [float(share) for share in observed]
+    lead = bootstrap.interval(observed[0] - observed[1], found[:, 0] - found[:, 1], rows)
+    parts = (bootstrap.interval(o, f, rows) for o, f in zip(observed, found.T, strict=True))
+    return Crossed(*parts, lead)
+
+
+def dealt(x: np.ndarray, draws: int = 10_000, seed: int = 0) -> Null:
+    """The rows' lead over the columns when pictures are dealt to rows at random in every column.
+
+    What the columns have in common stays; what the rows had is chance.
+    """
+    if draws < LEAST:
+        raise EssayError(f"{draws} draws are too few for a p: use at least {LEAST:,}.")
+    x = _table(x)
+    rows, columns = x.shape[:2]
+    gram = _gram(x)
+    rng = np.random.default_rng(seed)
+    order = np.broadcast_to(np.arange(rows)[:, None], (rows, columns))
+    between_rows = np.empty(draws + 1)
+    for i in range(draws + 1):  # the first is the table as it is
+        places = order * columns + np.arange(columns)
+        between_rows[i] = gram[places[:, :, None], places[:, None, :]].sum() / columns
+        order = rng.permuted(order, axis=0)
+    table = gram.reshape(rows, columns, rows, columns)
+    between_columns = np.einsum("rcsc->", table) / rows  # the grand mean is zero
+    parts = _components(between_rows, between_columns, np.trace(gram), rows, columns)
+    row, column, residual = parts
+    leads = (row - column) / (row + column + residual)
+    return Null(float(leads[0]), leads[1:])
 
 
 def dispersion(x: np.ndarray) -> np.ndarray:
@@ -129,11 +192,65 @@ def _shares(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
     total = weights @ (x**2).sum((1, 2)) - rows * columns * grand
     between_rows = columns * (weights @ (row_means**2).sum(-1) - rows * grand)
     between_columns = rows * ((column_means**2).sum((1, 2)) - columns * grand)
+    parts = np.stack(_components(between_rows, between_columns, total, rows, columns), axis=1)
+    return parts / parts.sum(1, keepdims=True)
+
+
+def _components(between_rows, between_columns, total, rows, columns) -> tuple:
+    """Variance components of rows, columns and the rest, from sums of squares about the mean."""
     residual = (total - between_rows - between_columns) / ((rows - 1) * (columns - 1))
     row = (between_rows / (rows - 1) - residual) / columns
     column = (between_columns / (columns - 1) - residual) / rows
-    parts = np.stack([row, column, residual], axis=1)
+    return row, column, residual
+
+
+def _gram(x: np.ndarray) -> np.ndarray:
+    """Inner products of all pictures of a table (R, C, d): (R C, R C)."""
+    flat = x.reshape(-1, x.shape[-1])
+    return flat @ flat.T
+
+
+def _multiplicities(rng: np.random.Generator, draws: int, size: int) -> np.ndarray:
+    """How often each of `size` units is drawn with replacement, (draws, size); two at least."""
+    found = np.zeros((draws, size))
+    while (again := found.max(1) == found.sum(1)).any():
+        found[again] = rng.multinomial(size, np.full(size, 1 / size), size=int(again.sum()))
+    return found
+
+
+def _crossed_shares(gram: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Shares (draws, 3) for rows and columns repeated by weights (draws, R) and (draws, C).
+
+    Components are mean inner products: of pictures in one row and two columns, less those that
+    share neither, and so on. In a table without repetition these are the components of `_shares`.
+    """
+    r, c = rows.shape[1], columns.shape[1]
+    table = gram.reshape(r, c, r, c)
+    size = np.einsum("rcrc->rc", table)
+    in_rows = _quadratic(columns, np.einsum("rcrd->rcd", table))
+    in_columns = _quadratic(rows, np.einsum("rcsc->crs", table))
+    cells = (rows[:, :, None] * columns[:, None, :]).reshape(len(rows), r * c)
+    whole = np.einsum("ni,ni->n", cells @ gram, cells)
+
+    def both(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.einsum("nr,rc,nc->n", a, size, b, optimize=True)
+
+    row_pairs, column_pairs = r**2 - (rows**2).sum(1), c**2 - (columns**2).sum(1)
+    row = (np.einsum("nr,nr->n", rows, in_rows) - both(rows, columns**2)) / (r * column_pairs)
+    column = (np.einsum("nc,nc->n", columns, in_columns) - both(rows**2, columns)) / (c * row_pairs)
+    neither = whole - np.einsum("nr,nr->n", rows**2, in_rows) + both(rows**2, columns**2)
+    neither = neither - np.einsum("nc,nc->n", columns**2, in_columns)
+    neither = neither / (row_pairs * column_pairs)
+    one = both(rows, columns) / (r * c)
+    parts = np.stack([row - neither, column - neither, one - row - column + neither], axis=1)
     return parts / parts.sum(1, keepdims=True)
+
+
+def _quadratic(weights: np.ndarray, forms: np.ndarray) -> np.ndarray:
+    """w' F w for each of the weights (n, k) and each of the forms (m, k, k): (n, m)."""
+    k = weights.shape[1]
+    pairs = (weights[:, :, None] * weights[:, None, :]).reshape(len(weights), k * k)
+    return pairs @ forms.reshape(len(forms), k * k).T
 
 
 def _picker(component: str):
