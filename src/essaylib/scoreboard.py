@@ -26,8 +26,8 @@ def table(
     """Return one row a primary statistic, and one for a claim without any, in the book's order.
 
     Columns: claim, chapter, statistic, verdict (of the claim), control and exploratory (bool or
-    None), n, p, and `effect` with `effect_low` and `effect_high`: the estimate and its 95 % interval
-    in units of the statistic's smallest interesting effect, so that 1 is enough and 0 is nothing,
+    None), n, p, and `effect` with `effect_low` and `effect_high`: the estimate and its interval in
+    units of the statistic's smallest interesting effect, so that 1 is enough and 0 is nothing,
     whatever was counted. What was not measured is NaN.
     """
     import pandas as pd

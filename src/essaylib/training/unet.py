@@ -21,7 +21,7 @@ from essaylib.training.loop import Schedule, Stage, train
 from essaylib.training.tokenizer import LENGTH, captions
 
 SCHEDULE = Schedule(steps=30_000, lr=8e-4, batch=64, warmup=200, decay=0.4, ema=0.996)
-SMALL = 0.6
+SMALL = 0.5
 """Share of the run that is spent on half-size drawings."""
 EMPTY = 0.1
 """Share of the captions left empty, so that the network also learns to draw unasked."""
