@@ -149,6 +149,24 @@ def edit_latents(step: int, edit: Callable[[torch.Tensor], torch.Tensor]) -> Cal
     return callback
 
 
+@contextmanager
+def scale_skips(unet: Any, factor: float) -> Iterator[None]:
+    """Multiply what the encoder hands across to the decoder, in every up block; 0 cuts the skips.
+
+    `unet` is a U-Net of diffusers, such as `pipe.unet`. What has come the long way, through the
+    bottom, is left alone (FreeU scales both, Si et al. 2023).
+    """
+
+    def scale(_: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        handed = tuple(part * factor for part in kwargs["res_hidden_states_tuple"])
+        return args, kwargs | {"res_hidden_states_tuple": handed}
+
+    with ExitStack() as hooks:
+        for block in unet.up_blocks:
+            hooks.callback(block.register_forward_pre_hook(scale, with_kwargs=True).remove)
+        yield
+
+
 @torch.no_grad()
 def autoencoder_rounds(
     pipe: Any, images: np.ndarray, rounds: int, batch_size: int = 16

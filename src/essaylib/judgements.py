@@ -1,8 +1,9 @@
 """What the judge said of a declared run, kept beside it and checked on the way in.
 
 Decoding thousands of latents takes minutes, so a run is judged once, when it is drawn
-(`essay sample`). A chapter that asks for the judgements has some of the images decoded and judged
-again, chosen at random, and an error where the answers differ.
+(`essay sample`), and its sharpness measured while its images are in hand. A chapter that asks for
+the answers has some of the images decoded and judged again, chosen at random, and an error where
+they differ.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import numpy as np
 
 from essaylib import paths
 from essaylib.errors import EssayError
-from essaylib.judge import Judge, Judgement
+from essaylib.judge import Judge
+from essaylib.measures.sharpness import laplacian_energy
 from essaylib.provenance import sha256
 
 if TYPE_CHECKING:
@@ -24,13 +26,13 @@ if TYPE_CHECKING:
 FILE = "judgements.npz"
 AGREE = 0.97
 """Share of the answers that must come out again: one on a threshold may fall either way."""
-NAMES = ("concept", "vendor", "best_concept", "best_vendor", "confidence", "features")
+NAMES = ("concept", "vendor", "best_concept", "best_vendor", "confidence", "features", "sharpness")
 
 
 def keep(run: Run, pipe: Any, judge: Judge | None = None) -> Path:
     """Judge every image of a run and keep the answers beside it; return the file."""
     judge = judge or Judge.load()
-    found = [_answers(judge(images)) for _, images in run.batches(pipe)]
+    found = [_answers(judge, images) for _, images in run.batches(pipe)]
     joined = {name: np.concatenate([part[name] for part in found]) for name in NAMES}
     path = _path(run)
     with open(path, "wb") as file:
@@ -42,8 +44,9 @@ def load(run: Run, pipe: Any, check: int = 32, seed: int = 0) -> dict[str, np.nd
     """Return the judge's answers, one row an image of the run.
 
     concept, vendor (-1 where unsure), best_concept, best_vendor, confidence (the concept's
-    probability), features (n, 256). `check` images are judged again first. Raises `EssayError`
-    where the answers are missing, belong to other weights, or do not come out again.
+    probability), features (n, 256), sharpness (the Laplacian's energy). `check` images are judged
+    again first. Raises `EssayError` where the answers are missing, belong to other weights, or do
+    not come out again.
     """
     path = _path(run)
     cure = f"`essay sample {run.plan.name}` judges it again."
@@ -52,11 +55,13 @@ def load(run: Run, pipe: Any, check: int = 32, seed: int = 0) -> dict[str, np.nd
     with np.load(path) as stored:
         if str(stored["key"]) != _key(run):
             raise EssayError(f"The judge or the run {run.plan.name!r} has changed: {cure}")
-        kept = {name: stored[name] for name in NAMES}
+        kept = {name: stored[name] for name in NAMES if name in stored}
     rows = np.random.default_rng(seed).choice(len(run), min(check, len(run)), replace=False)
-    again = _answers(Judge.load()(_decode(run, pipe, rows)))
-    for name in ("best_concept", "best_vendor"):
-        same = float(np.mean(again[name] == kept[name][rows]))
+    again = _answers(Judge.load(), _decode(run, pipe, rows))
+    for name in ("best_concept", "best_vendor", "sharpness"):
+        if name not in kept:  # a run that was judged before its sharpness was kept
+            continue
+        same = float(np.mean(np.isclose(again[name], kept[name][rows], rtol=0.02)))
         if same < AGREE:
             raise EssayError(
                 f"Of {len(rows)} images judged again, {same:.0%} get the {name} that was kept with "
@@ -65,7 +70,8 @@ def load(run: Run, pipe: Any, check: int = 32, seed: int = 0) -> dict[str, np.nd
     return kept
 
 
-def _answers(found: Judgement) -> dict[str, np.ndarray]:
+def _answers(judge: Judge, images: np.ndarray) -> dict[str, np.ndarray]:
+    found = judge(images)
     return {
         "concept": found.concept.astype(np.int16),
         "vendor": found.vendor.astype(np.int8),
@@ -73,6 +79,7 @@ def _answers(found: Judgement) -> dict[str, np.ndarray]:
         "best_vendor": found.best_vendor.astype(np.int8),
         "confidence": found.concept_probs.max(1).astype(np.float16),
         "features": found.features.astype(np.float16),
+        "sharpness": laplacian_energy(images).astype(np.float32),
     }
 
 
