@@ -288,10 +288,14 @@ def sample(
         raise typer.Exit(130) from None
     settings = ", ".join(setting.name for setting in drawn.plan.settings)
     typer.echo(f"{plan}: {len(drawn):,} images at the settings {settings}.")
-    if model in (None, "embedded") and drawn.plan.judged:
-        from essaylib import judgements, models
+    if model in (None, "embedded"):
+        from essaylib import judgements, masses, models
 
-        typer.echo(f"Judged: {judgements.keep(drawn, models.load(device=device or 'auto'))}")
+        pipe = models.load(device=device or "auto")
+        if drawn.plan.judged:
+            typer.echo(f"Judged: {judgements.keep(drawn, pipe)}")
+        if any(setting.hidden for setting in drawn.plan.settings):
+            typer.echo(f"Attention: {masses.keep(drawn, pipe)}")
 
 
 app.add_typer(
