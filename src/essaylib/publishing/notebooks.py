@@ -230,21 +230,21 @@ def _about(chapter: Chapter, computed: bool) -> str:
     book = citation.book()
     site = citation.addresses()[0]
     title = f"[{book.title}]({site}/book/{chapter.id}.html)" if site else book.title
-    lines = [f"*A chapter of* {title}*, version {book.version}, as a notebook.*"]
+    lines = [f"A chapter of {title}, version {book.version}, as a notebook."]
     if computed:
         entry = json.loads(chapter.record.read_text("utf-8"))["entry"]
         used = ", ".join(
             f"`{name} = {json.dumps(value)}`" for name, value in entry["parameters"].items()
         )
         lines.append(
-            f"*Numbers marked {PUBLISHED} are the published values, computed with* {used}*; what "
-            "you compute below may differ from them.*"
+            f"Numbers marked {PUBLISHED} are the published values, computed with {used}; what you "
+            "compute below may differ from them."
         )
     lines.append(
-        '*With a graphics card,* `model = "sd15"` *among the parameters runs Stable Diffusion 1.5 '
-        "as far as the chapter's claim allows.*"
+        'With a graphics card, `model = "sd15"` among the parameters runs Stable Diffusion 1.5 as '
+        "far as the chapter's claim allows."
     )
-    return "\n".join(lines)
+    return "\n".join(f"> {line}" for line in lines)
 
 
 def _parts(cell: NotebookNode) -> list[NotebookNode]:
