@@ -45,5 +45,5 @@ def edge_density(images: np.ndarray, slope: float = EDGE) -> np.ndarray:
 
 
 def _sobel(y: np.ndarray, along: int, across: int) -> np.ndarray:
-    """Rise a pixel along one axis, averaged over three pixels across (scipy's would mix pictures)."""
+    """Rise a pixel along one axis, averaged over three across (scipy's would mix pictures)."""
     return correlate1d(correlate1d(y, [-1, 0, 1], axis=along), [1, 2, 1], axis=across) / 8
