@@ -23,7 +23,7 @@ from essaylib.errors import EssayError
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import DiffusionPipeline
+    from diffusers import DiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPModel, CLIPTokenizer
 
 SMALL = 100_000_000
@@ -178,7 +178,9 @@ def load_clip(path: str | Path | None = None) -> tuple[CLIPModel, CLIPTokenizer]
     """The CLIP that conditions the embedded model, both towers, in float32 on the CPU.
 
     `path` is a `CLIPModel` folder (by default models/emoji-ldm/clip). Its tokenizer is in the
-    folder, or beside it in `tokenizer`. Checked against SHA256SUMS as `load` does.
+    folder, or beside it in `tokenizer`, or else the embedded model's, which the other CLIPs of the
+    repository (models/clip-unnamed, models/clip-halves) share. Checked against SHA256SUMS as `load`
+    does.
     """
     place = Path(path) if path is not None else paths.models() / "emoji-ldm" / "clip"
     if not (place / "config.json").is_file():
@@ -192,9 +194,34 @@ def load_clip(path: str | Path | None = None) -> tuple[CLIPModel, CLIPTokenizer]
         model = CLIPModel.from_pretrained(
             place, dtype=torch.float32, use_safetensors=True, local_files_only=True
         )
+    beside, shared = place.parent / "tokenizer", paths.models() / "emoji-ldm" / "tokenizer"
     own = any(place.glob("tokenizer*")) or (place / "vocab.json").is_file()
-    words = CLIPTokenizer.from_pretrained(place if own else place.parent / "tokenizer")
+    words = CLIPTokenizer.from_pretrained(place if own else beside if beside.is_dir() else shared)
+    if len(words) != (size := model.config.text_config.vocab_size):
+        raise EssayError(f"{place} reads {size} tokens, and its tokenizer has {len(words)}.")
     return model.eval(), words
+
+
+def load_unet(
+    name: str, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> UNet2DConditionModel:
+    """A U-Net that lies alone in the folder `name` of models/, in float32 by default.
+
+    Each call loads it anew, so that it may be trained further. Raises `EssayError` where it is
+    missing or damaged.
+    """
+    place = paths.models() / name
+    if not (place / "config.json").is_file():
+        raise EssayError(f"There is no U-Net in {place}: restore the folder, or train it.")
+    root = place if (place / weights.SUMS).is_file() else place.parent
+    weights.check(root, weights.component_files(place))
+    with _quietly():
+        from diffusers import UNet2DConditionModel
+
+        unet = UNet2DConditionModel.from_pretrained(
+            place, use_safetensors=True, local_files_only=True
+        )
+    return unet.to(device, dtype).eval()
 
 
 def pull(model: str) -> Path:

@@ -16,13 +16,20 @@ from essaylib import corpus, paths
 from essaylib.training.unet import scheduler
 
 STAGES = ("clip", "autoencoder", "judge", "unet")
+CLIPS = {
+    "clip-unnamed": "clip-unnamed",
+    "clip-first": "clip-halves/first",
+    "clip-second": "clip-halves/second",
+}
+"""Parts that are CLIPs of their own, and their folders in models/."""
 
 
 def run(parts: Path = Path("checkpoints"), out: Path | None = None, frozen: bool = False) -> Path:
     """Write `models/emoji-ldm` and `models/judge` from the parts; return the first folder.
 
-    Weights are stored in fp16. `training.json` says how each part was trained, `SHA256SUMS` what
-    the files are, `history/` how the losses went.
+    The CLIPs that condition nothing (`CLIPS`) go to folders of their own, where the parts have
+    them. Weights are stored in fp16. `training.json` says how each part was trained, `SHA256SUMS`
+    what the files are, `history/` how the losses went.
     """
     out = Path(out) if out else paths.models() / "emoji-ldm"
     clip = CLIPModel.from_pretrained(parts / "clip", dtype=torch.float32)
@@ -46,13 +53,27 @@ def run(parts: Path = Path("checkpoints"), out: Path | None = None, frozen: bool
     history = out / "history"
     history.mkdir(exist_ok=True)
     for log in sorted(parts.glob("*.csv")):
-        shutil.copy(log, history / log.name)
+        if log.stem not in CLIPS:
+            shutil.copy(log, history / log.name)
     write_record(parts, out, frozen)
     write_sums(out)
     judge = out.parent / "judge"
     shutil.copytree(parts / "judge", judge, dirs_exist_ok=True)
     write_sums(judge)
+    for name, place in CLIPS.items():
+        if (parts / name / "config.json").is_file():
+            copy_clip(parts, name, out.parent / place)
     return out
+
+
+def copy_clip(parts: Path, name: str, place: Path) -> None:
+    """Write a CLIP that reads with the embedded model's tokenizer, and how it was trained."""
+    CLIPModel.from_pretrained(parts / name, dtype=torch.float32).half().save_pretrained(place)
+    load_in_full(place / "config.json")
+    for log in (f"{name}.csv", f"{name}.json"):
+        if (parts / log).is_file():
+            shutil.copy(parts / log, place / f"training{Path(log).suffix}")
+    write_sums(place)
 
 
 def prefix_keys(weights: Path) -> None:
