@@ -31,6 +31,33 @@ def test_a_copy_is_at_distance_zero_and_can_leave_itself_out():
     assert mixed[0, 0] != 0 and mixed[1, 0] == 1
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 300), st.integers(1, 30), st.sampled_from([np.uint8, float]), st.integers(0))
+def test_the_pruned_search_finds_what_the_plain_one_does(n, directions, kind, seed):
+    rng = np.random.default_rng(seed)
+    among = rng.integers(0, 255, (n, 5, 5, 3)).astype(kind)
+    near = among[rng.integers(n, size=20)] + rng.integers(-3, 3, (20, 5, 5, 3))
+    far = rng.integers(0, 255, (20, 5, 5, 3))
+    queries = np.concatenate([near, far]).clip(0, 255).astype(kind)
+    distances, rows = neighbours.closest(queries, among, directions)
+    apart = ((queries[:, None].astype(float) - among[None].astype(float)) ** 2).mean((2, 3, 4))
+    assert distances == pytest.approx(np.sqrt(apart.min(1)), abs=1e-4)
+    assert (rows == apart.argmin(1)).all()
+
+
+def test_a_search_among_equals_takes_the_first():
+    among = np.repeat(np.arange(3, dtype=np.uint8), 4).reshape(12, 1) * np.ones(6, np.uint8)
+    distances, rows = neighbours.closest(among, among)
+    assert distances.max() == 0 and rows.tolist() == np.repeat([0, 4, 8], 4).tolist()
+
+
+def test_images_are_averaged_over_blocks():
+    images = np.arange(2 * 4 * 4 * 3).reshape(2, 4, 4, 3)
+    small = neighbours.shrunk(images, 2)
+    assert small[1, 0, 1].tolist() == images[1, :2, 2:].mean((0, 1)).tolist()
+    assert small.shape == (2, 2, 2, 3) and small.dtype == np.float32
+
+
 def test_distances_are_in_grey_levels():
     a, b = np.zeros((1, 8, 8, 3)), np.full((1, 8, 8, 3), 10.0)
     assert neighbours.distance(a, b) == pytest.approx([10])
@@ -63,16 +90,24 @@ def test_a_copy_borrows_nothing_and_a_collage_does():
     own = striped(9)[0]
     outputs = np.stack([training[0], collage, own, np.full((32, 32, 3), 255.0)])
     cut, known = neighbours.patches(outputs), neighbours.patches(training)
-    share, rows = neighbours.borrowed(cut, known, limit=1.0, images=4)
+    distances, rows = neighbours.closest(cut.pixels, known.pixels)
+    source = known.owner[rows]
+    share = neighbours.borrowed(cut.owner, source, distances < 1, images=4)
     assert share[:3].tolist() == [0, 0.5, 0] and np.isnan(share[3])
     mine = cut.owner == 1
-    assert known.owner[rows[mine]].tolist() == [1, 0, 0, 2]
+    assert source[mine].tolist() == [1, 0, 0, 2]
     assert known.place[rows[mine]].tolist() == [0, 1, 2, 1]
 
 
 def test_bad_images_are_refused():
     with pytest.raises(EssayError, match="do not tile"):
         neighbours.patches(np.zeros((1, 30, 32, 3)))
+    with pytest.raises(EssayError, match="cannot be averaged"):
+        neighbours.shrunk(np.zeros((1, 30, 30, 3)), 16)
+    with pytest.raises(EssayError, match="differ in size"):
+        neighbours.closest(np.zeros((2, 3)), np.zeros((2, 4)))
+    with pytest.raises(EssayError, match="NaN"):
+        neighbours.patches(np.full((1, 32, 32, 3), np.nan))
     with pytest.raises(EssayError, match="differ in size"):
         neighbours.nearest(np.zeros((2, 3)), np.zeros((2, 4)))
     with pytest.raises(EssayError, match="between 1 and 2"):

@@ -1,0 +1,108 @@
+"""The statistics of the claim `copies`, and the thresholds on which both rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from essaylib import claims, interventions
+from essaylib.errors import EssayError
+from essaylib.measures import bootstrap, neighbours, permutation
+
+SIDE = 32
+"""Side of the pictures, in pixels, between which a near-copy is sought."""
+PATCH = 16
+SHIFT = 2
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Distances (grey levels, root mean square) below which something counts as a near-copy.
+
+    `image` is for whole pictures of SIDE x SIDE, `patch` for patches. `recognised` is the share of
+    near-duplicates, other than those that set the limits, that count as copies. `duplicates` holds
+    the distances of all of them (n,).
+    """
+
+    image: float
+    patch: float
+    recognised: float
+    duplicates: np.ndarray
+
+
+def near_duplicates(pipe: Any, drawings: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Each drawing (n, H, W, 3), uint8, through the autoencoder, then moved by up to two pixels.
+
+    Whole pixels to both sides, drawn evenly; what moves in from the edge is white.
+    """
+    printed = interventions.autoencoder_rounds(pipe, drawings, 1)[1]
+    margin = ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0))
+    wide = np.pad(printed, margin, constant_values=255)
+    height, width = printed.shape[1:3]
+    moves = np.random.default_rng(seed).integers(0, 2 * SHIFT + 1, size=(len(printed), 2))
+    return np.stack(
+        [page[y : y + height, x : x + width] for page, (y, x) in zip(wide, moves, strict=True)]
+    )
+
+
+def limits(drawings: np.ndarray, duplicates: np.ndarray) -> Limits:
+    """Fix both thresholds on every second drawing and its near-duplicate; try them on the others.
+
+    Both arrays uint8 (n, H, W, 3). A threshold is the 95th percentile of the distances; for
+    patches, of the drawing's patches from the same places of its near-duplicate, flat ones left
+    out.
+    """
+    if len(drawings) < 4 or drawings.shape != duplicates.shape:
+        raise EssayError("Thresholds need four drawings or more, each with its near-duplicate.")
+    apart = neighbours.distance(
+        neighbours.shrunk(drawings, SIDE), neighbours.shrunk(duplicates, SIDE)
+    )
+    limit = neighbours.threshold(apart[::2])
+    cut = neighbours.patches(drawings[::2], PATCH)
+    other = neighbours.patches(duplicates[::2], PATCH, flat=0)
+    cells = len(other.pixels) // len(duplicates[::2])
+    places = cut.owner * cells + cut.place
+    pieces = neighbours.threshold(neighbours.distance(cut.pixels, other.pixels[places]))
+    return Limits(limit, pieces, float((apart[1::2] < limit).mean()), apart)
+
+
+def minority(
+    distances: np.ndarray, limit: float, draws: int = 10_000, seed: int = 0
+) -> claims.Test:
+    """Return the share of outputs that are no near-copies, less one half.
+
+    distances: (n,) from each output to its nearest training drawing; one output a concept.
+    """
+    own = np.where(np.asarray(distances) < limit, -0.5, 0.5)
+    null = permutation.sign_flip(own, draws=draws, seed=seed)
+    return claims.Test.of(bootstrap.mean(own, seed=seed), null.p)
+
+
+def parcels(
+    outputs: pd.DataFrame, held_out: pd.DataFrame, draws: int = 10_000, seed: int = 0
+) -> claims.Test:
+    """Return the mean borrowed share of outputs less that of held-out drawings.
+
+    Both tables: concept, group, borrowed (`neighbours.borrowed`); pictures whose patches are all
+    flat have none and are left out. "Output" and "held out" are permuted within emoji groups, the
+    interval resamples concepts. `n` counts the smaller of the two samples.
+    """
+    drawn = min(len(outputs), len(held_out))
+    both = pd.concat({True: outputs, False: held_out}, names=["output"]).reset_index("output")
+    both = both.dropna(subset="borrowed")
+    made, share = both.output.to_numpy(bool), both.borrowed.to_numpy(float)
+    if not 0 < made.sum() < len(made):
+        raise EssayError("Both samples need a picture with patches that are not flat.")
+
+    def difference(made: np.ndarray, share: np.ndarray = share) -> float:
+        return share[made].mean() - share[~made].mean()
+
+    null = permutation.permute(difference, made, both.group.to_numpy(), draws, seed)
+    found = bootstrap.bootstrap(
+        lambda rows: difference(made[rows], share[rows]), both.concept.to_numpy(), seed=seed
+    )
+    n = int(min(made.sum(), (~made).sum()))
+    return claims.Test(found.estimate, found.low, found.high, null.p, n, drawn)
