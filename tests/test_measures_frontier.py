@@ -98,6 +98,8 @@ def test_two_curves_are_compared_where_both_have_been():
     assert found.difference.estimate == pytest.approx(0.1)
     assert found.difference.low < 0.1 < found.difference.high
     assert found.null.p == pytest.approx(1 / 2001)
+    assert found.reference == pytest.approx(1.15)
+    assert found.chance[0] < np.exp(1.15) < found.chance[1] < np.exp(1.25)
     assert abs(found.null.mean) < 0.02
 
 

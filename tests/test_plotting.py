@@ -273,6 +273,15 @@ def test_words_along_the_axis_keep_their_order_and_nulls_are_drawn():
     assert rows.lines[-1].get_marker() == "|"
 
 
+def test_a_null_at_one_place_is_an_upright_bar():
+    with plotting.style():
+        ax = plotting.new_figure().add_subplot()
+        plotting.null_bar(ax, 0.4, 2.0, 3.0)
+    (bar,) = ax.collections
+    assert bar.get_segments()[0].tolist() == [[0.4, 2.0], [0.4, 3.0]]
+    assert [text.get_text() for text in ax.texts] == ["chance"]
+
+
 def test_scatter_names_only_the_dots_that_have_a_name():
     table = SWEEP.assign(name=["dog", "", "", "", "", ""])
     with plotting.style():

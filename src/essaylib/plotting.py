@@ -602,6 +602,12 @@ def null_band(
     )
 
 
+def null_bar(ax: Axes, place: float, low: float, high: float, label: str = "chance") -> None:
+    """Draw the null at one place of the horizontal axis, as an upright bar from low to high."""
+    ax.vlines(place, low, high, color=NULL, linewidth=7, alpha=0.45, zorder=1)
+    _note_at(ax, label, place, high, (0, 3), MUTED, "center", "bottom")
+
+
 def to_uint8(image: Any) -> np.ndarray:
     """An image (PIL, or array of 0..255 integers or 0..1 floats) as uint8 (H, W, 3) on white."""
     pixels = np.asarray(image)

@@ -332,13 +332,7 @@ def _guide_files(name: str) -> list[Path]:
 
 @lru_cache(maxsize=1)
 def _guide(name: str, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
-    from diffusers import UNet2DConditionModel
-
-    folder = paths.models() / name
-    root = folder if (folder / weights.SUMS).is_file() else folder.parent
-    weights.check(root, _guide_files(name))
-    unet = UNet2DConditionModel.from_pretrained(folder, local_files_only=True)
-    return unet.to(device, dtype).eval()
+    return models.load_unet(name, device, dtype)
 
 
 def _key_of(folder: Path) -> str | None:

@@ -29,11 +29,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Contrast:
-    """How much more log variety one way gives than another at the adherence `level`."""
+    """How much more log variety one way gives than another at the adherence `level`.
+
+    `reference` is the log variety of that other way there.
+    """
 
     level: float
+    reference: float
     difference: Estimate
     null: Null
+
+    @property
+    def chance(self) -> tuple[float, float]:
+        """From where to where chance alone would put the first way, in different images."""
+        low, high = np.exp(self.reference + np.array([self.null.low, self.null.high]))
+        return float(low), float(high)
 
 
 def at(x: np.ndarray, y: np.ndarray, level: float) -> float:
@@ -140,8 +150,7 @@ def between(a: np.ndarray, b: np.ndarray, draws: int = 10_000, seed: int = 0) ->
     Raises `EssayError` where the observed curves share no level.
     """
     a, b = _paired(a, b)
-    xa, xb = curve(a)[0], curve(b)[0]
-    level = middle(xa, xb)
+    level = middle(curve(a)[0], curve(b)[0])
 
     def difference(a: np.ndarray, b: np.ndarray) -> float:
         (xa, ya), (xb, yb) = curve(a), curve(b)
@@ -150,7 +159,7 @@ def between(a: np.ndarray, b: np.ndarray, draws: int = 10_000, seed: int = 0) ->
 
     null = permutation.exchange(difference, a, b, draws, seed)
     estimate = bootstrap.bootstrap(lambda rows: difference(a[rows], b[rows]), len(a), seed=seed)
-    return Contrast(level, estimate, null)
+    return Contrast(level, at(*curve(b), level), estimate, null)
 
 
 def beyond(point: np.ndarray, along: np.ndarray, draws: int = 10_000, seed: int = 0) -> Contrast:
@@ -167,7 +176,7 @@ def beyond(point: np.ndarray, along: np.ndarray, draws: int = 10_000, seed: int 
         raise EssayError(f"Prompts must pair: {len(point)} and {len(along)} do not.")
     x, y = curve(along)
     level = float(point[:, 0].mean())
-    at(x, y, level)
+    reference = at(x, y, level)
     near = int(np.abs(x - level).argmin())
 
     def difference(point: np.ndarray, along: np.ndarray) -> float:
@@ -183,7 +192,7 @@ def beyond(point: np.ndarray, along: np.ndarray, draws: int = 10_000, seed: int 
     estimate = bootstrap.bootstrap(
         lambda rows: difference(point[rows], along[rows]), len(point), seed=seed
     )
-    return Contrast(level, estimate, null)
+    return Contrast(level, reference, estimate, null)
 
 
 def _nearest(x: np.ndarray, y: np.ndarray, level: float) -> float:
