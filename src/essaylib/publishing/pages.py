@@ -98,6 +98,7 @@ def figure_page(record: dict[str, Any]) -> str:
         notebook=record["chapter"] and f"../../{notebooks.place(record['chapter'])}",
         colab=record["chapter"]
         and notebooks.colab(record["chapter"], notebooks.figure_cell(record["id"])),
+        site=site,
     )
 
 

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from essaylib import paths
+from essaylib import claims, paths
 from essaylib.errors import EssayError
-from essaylib.publishing import notebooks
+from essaylib.publishing import front, heads, machine, notebooks
 from essaylib.publishing import pages as generated
 from essaylib.publishing.chapters import Chapter, chapters, pages
 from essaylib.publishing.execute import FIGURE
@@ -58,13 +58,13 @@ def build() -> Path:
 
 def _collect() -> dict[str, bytes]:
     """Return the content of the whole stage, by path."""
-    files = _static_files() | generated.files()
+    files = _static_files() | generated.files() | front.files(generated.published())
     executable = {chapter.page: chapter for chapter in chapters()}
     for page in pages():
         if page in executable:
             files |= _chapter(executable[page])
         elif (source := paths.root() / f"{page}.md").is_file():
-            files[f"{page}.md"] = source.read_bytes()
+            files[f"{page}.md"] = _with_machine(source.read_text("utf-8")).encode()
             files |= _shown(source)
     files |= _links_to_notebooks(files, set(executable))
     missing = [page for page in pages() if not files.keys() & {f"{page}.md", f"{page}.ipynb"}]
@@ -121,7 +121,7 @@ def _chapter(chapter: Chapter) -> dict[str, bytes]:
 
 
 def page_notebook(chapter: Chapter, notebook: NotebookNode) -> NotebookNode:
-    """Return an executed notebook as the site shows it: figures numbered, widgets left out."""
+    """Return an executed notebook as the site shows it: a head, numbered figures, no widgets."""
     import nbformat
 
     notebook.metadata.pop("widgets", None)
@@ -141,7 +141,19 @@ def page_notebook(chapter: Chapter, notebook: NotebookNode) -> NotebookNode:
                 shown.append(output)
         cell.outputs = shown
     notebook.cells = cells
+    heads.add(chapter, notebook)
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            cell.source = _with_machine(cell.source)
     return notebook
+
+
+def _with_machine(text: str) -> str:
+    """Draw the map of the machine where a page asks for it."""
+    if machine.MARK not in text:
+        return text
+    recorded = claims.recorded() if (paths.book() / "claims.yml").is_file() else {}
+    return text.replace(machine.MARK, heads.block(machine.nav(recorded)))
 
 
 def figure_directive(chapter: Chapter, figure: dict[str, Any]) -> str:
@@ -219,9 +231,9 @@ def _synchronise(stage: Path, files: dict[str, bytes]) -> None:
 def _fingerprint(files: dict[str, bytes]) -> str:
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     tools = {name: version(name) for name in ("jupyter-book", "sphinx", "sphinx-book-theme")}
-    tools["extension"] = hashlib.sha256(
-        Path(__file__).with_name("sphinx_extension.py").read_bytes()
-    ).hexdigest()
+    here = Path(__file__).parent
+    for path in [*here.glob("*_extension.py"), *here.glob("templates/*meta.html")]:
+        tools[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return json.dumps({"files": digests, "tools": tools}, indent=1, sort_keys=True)
 
 
