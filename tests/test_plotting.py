@@ -273,6 +273,39 @@ def test_words_along_the_axis_keep_their_order_and_nulls_are_drawn():
     assert rows.lines[-1].get_marker() == "|"
 
 
+def test_arrows_lead_from_before_to_after():
+    table = pd.DataFrame(
+        {
+            "way": ["one", "two"],
+            "x": [1.0, 2.0],
+            "y": [3.0, 4.0],
+            "y_low": [2.0, 3.0],
+            "y_high": [4.0, 5.0],
+            "x_before": [0.0, 0.0],
+            "y_before": [1.0, 1.0],
+        }
+    )
+    with plotting.style():
+        ax = plotting.before_after(new_figure(), table, "x", "y", "way")
+    arrows = [text for text in ax.texts if text.arrow_patch]
+    assert [arrow.xy for arrow in arrows] == [(1, 3), (2, 4)]
+    assert {arrow.xyann for arrow in arrows} == {(0, 1)}
+    assert [text.get_text() for text in ax.texts if text.get_text()] == ["one", "two"]
+
+
+def test_a_null_that_spreads_is_a_bar_behind_its_row():
+    table = pd.DataFrame(
+        {"way": ["one", "two"], "v": [1.2, 0.9], "v_null_low": [0.8] * 2, "v_null_high": [1.1] * 2}
+    )
+    with plotting.style():
+        ax = plotting.intervals(new_figure(), table, "v", "way")
+    bars = [c for c in ax.collections if len(c.get_segments()) == 2]
+    assert [s.tolist() for s in bars[0].get_segments()] == [
+        [[0.8, 0], [1.1, 0]],
+        [[0.8, 1], [1.1, 1]],
+    ]
+
+
 def test_a_null_at_one_place_is_an_upright_bar():
     with plotting.style():
         ax = plotting.new_figure().add_subplot()

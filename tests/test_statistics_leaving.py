@@ -63,3 +63,72 @@ def test_curves_take_the_settings_by_name():
     point, along = leaving.curves(run, seen, ["x", "y"])
     assert point.shape == (2, 2) and (point[:, 0] == 1).all()
     assert along[0, :, 0].tolist() == [0, 0, 0, 0, 1]
+
+
+# The operations that are shown beside it.
+
+
+def run_of(settings, concepts, seeds=4):
+    """A run at `settings` of as many prompts as there are concepts."""
+    from types import SimpleNamespace
+
+    import pandas as pd
+    import torch
+
+    from essaylib.runs import Run
+
+    rows = [
+        (s, c, c, i * seeds + k)
+        for s in settings
+        for i, c in enumerate(concepts)
+        for k in range(seeds)
+    ]
+    table = pd.DataFrame(rows, columns=["setting", "prompt", "concept", "seed"])
+    plan = SimpleNamespace(name="small", seeds=seeds)
+    return Run(plan, table, torch.zeros(len(table)), {})
+
+
+CONCEPTS = [f"c{i}" for i in range(12)]
+
+
+def said(run, rates, various):
+    """Adherence `rates` by setting; images differ at the settings in `various`."""
+    rng = np.random.default_rng(0)
+    rate = run.table.setting.map(rates).to_numpy()
+    right = run.table.concept.str[1:].astype(int).to_numpy()
+    concept = np.where(rng.random(len(run)) < rate, right, -1)
+    apart = run.table.setting.isin(various).to_numpy()[:, None]
+    own = np.eye(4)[np.arange(len(run)) % 4] * apart + ~apart
+    return {"concept": concept, "features": own + 0.02 * rng.random((len(run), 4))}
+
+
+def laid_beside(rates=None, **more):
+    run = run_of((*leaving.SCALES, "interval"), CONCEPTS)
+    others = run_of(("not google", "not twitter", "noise"), CONCEPTS[:8], **more)
+    ordinary = dict(zip(leaving.SCALES, (0.1, 0.3, 0.5, 0.7, 0.9), strict=True))
+    seen = said(run, ordinary | {"interval": 0.5}, ("1", "interval"))
+    rates = rates or {"not google": 0.5, "not twitter": 0.5, "noise": 0.5}
+    return leaving.operations(
+        run, seen, others, said(others, rates, ("noise",)), CONCEPTS
+    ).set_index("operation")
+
+
+def test_operations_are_compared_with_ordinary_guidance_on_their_own_prompts():
+    table = laid_beside()
+    assert table.prompts.to_dict() == {"interval": 12, "not this vendor": 8, "noise": 8}
+    assert table.times["interval"] > 2 and table.times["noise"] > 2
+    assert table.times["not this vendor"] == pytest.approx(1, abs=0.1)
+    assert table.variety["noise"] == pytest.approx(4, abs=0.1)
+    assert table.variety_before["noise"] == pytest.approx(1, abs=0.1)
+    assert (table.times_low <= table.times).all() and (table.times <= table.times_high).all()
+
+
+def test_an_operation_beyond_the_curve_is_shown_without_comparison():
+    table = laid_beside({"not google": 0.5, "not twitter": 0.5, "noise": 0.0})
+    assert np.isnan(table.times["noise"]) and np.isfinite(table.variety["noise"])
+    assert np.isfinite(table.times["not this vendor"])
+
+
+def test_operations_must_pair_with_the_run():
+    with pytest.raises(EssayError, match="not the first of the run 'small'"):
+        laid_beside(seeds=2)

@@ -214,6 +214,32 @@ def frontier(
     return _labelled(ax, xlabel or x, ylabel or y)
 
 
+def before_after(target: Figure | Axes, table: pd.DataFrame, x: str, y: str, label: str) -> Axes:
+    """One arrow a row, from (`x_before`, `y_before`) to (x, y), a point with both intervals.
+
+    The first colour is left to the curve that the arrows start from.
+    """
+    ax = _axes(target)
+    looks = zip(SERIES_COLOURS[1:], SERIES_MARKERS[1:], strict=True)
+    for (_, row), (colour, marker) in zip(table.iterrows(), looks, strict=False):
+        one = row.to_frame().T
+        ax.errorbar(
+            one[x],
+            one[y],
+            xerr=_errors(one, x),
+            yerr=_errors(one, y),
+            fmt=marker,
+            color=colour,
+            elinewidth=1,
+            zorder=3,
+        )
+        start = (row[f"{x}_before"], row[f"{y}_before"])
+        look = {"arrowstyle": "-|>", "color": colour, "linewidth": 1, "linestyle": DASHED}
+        ax.annotate("", (row[x], row[y]), start, arrowprops=look)
+        _note_at(ax, _word(row[label]), row[x], row[y], (6, 5), colour, weight="bold")
+    return ax
+
+
 def curves_with_bands(
     target: Figure | Axes,
     table: pd.DataFrame,
@@ -255,7 +281,8 @@ def intervals(
 ) -> Axes:
     """One row a line, top to bottom: its name, its value as a dot, its interval as a bar.
 
-    A null of its own (`value_null`) is a grey tick.
+    A null of its own (`value_null`) is a grey tick, a null that spreads (`value_null_low` to
+    `value_null_high`) a grey bar behind.
     """
     ax = _axes(target)
     names = list(dict.fromkeys(table[label]))
@@ -272,6 +299,9 @@ def intervals(
             elinewidth=2.2,
             capsize=0,
         )
+        if f"{value}_null_low" in rows:
+            low, high = rows[f"{value}_null_low"], rows[f"{value}_null_high"]
+            ax.hlines(places, low, high, color=NULL, linewidth=9, alpha=0.35, zorder=1)
         if f"{value}_null" in rows:
             ax.plot(
                 rows[f"{value}_null"], places, "|", color=NULL, markersize=12, markeredgewidth=2

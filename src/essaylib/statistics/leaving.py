@@ -1,16 +1,22 @@
-"""The statistic of the claim `leaving`: variety regained, at equal adherence."""
+"""The statistic of the claim `leaving`: variety regained, at equal adherence.
+
+`operations` lays other ways of refusing beside it, with intervals and without verdicts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from essaylib import claims
-from essaylib.measures import frontier
+from essaylib.errors import EssayError
+from essaylib.measures import bootstrap, frontier
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from essaylib.runs import Run
 
 SCALES = ("1", "2", "4", "7.5", "12")
@@ -44,3 +50,81 @@ def regained(
     """
     found = frontier.beyond(point, along, draws, seed)
     return claims.Test.of(found.difference, found.null.p)
+
+
+def operations(
+    run: Run,
+    seen: Mapping[str, np.ndarray],
+    others: Run,
+    seen_others: Mapping[str, np.ndarray],
+    concepts: Sequence[str],
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return one row a counter-operation: before, after, and against ordinary guidance.
+
+    run: the run `guidance`; others: the run `leaving`, whose prompts and noises are the first of
+    it. Columns: operation, prompts, adherence and variety with their intervals (variety in
+    effectively different images), both `_before`, which is ordinary guidance at the same scale, and
+    `times`, how many times the variety of ordinary guidance at equal adherence, with its interval
+    and what chance alone would give; these are NaN where ordinary guidance never has that
+    adherence. Several vendors kept away from count as one operation, averaged prompt by prompt.
+    """
+    import pandas as pd
+
+    point, along = curves(run, seen, concepts)
+    rows = [_compared("interval", point, along, SCALES.index("7.5"), seed)]
+    first, seen_first = _first(run, seen, others)
+    along = frontier.outcomes(first, seen_first, concepts, SCALES)
+    settings = list(others.table.setting.unique())
+    groups = {"not this vendor": [name for name in settings if name.startswith("not ")]}
+    groups |= {name: [name] for name in settings if not name.startswith("not ")}
+    for name, members in groups.items():
+        point = frontier.outcomes(others, seen_others, concepts, members).mean(axis=1)
+        rows.append(_compared(name, point, along, SCALES.index("4"), seed))
+    return pd.DataFrame(rows)
+
+
+def _first(
+    run: Run, seen: Mapping[str, np.ndarray], others: Run
+) -> tuple[Run, dict[str, np.ndarray]]:
+    """The images of `run` whose prompts `others` has too, in the same order, and their answers."""
+    names = list(others.table.concept.unique())
+    first = run.where(concept=names)
+    for setting in others.table.setting.unique():
+        own = others.where(setting=setting).table[["concept", "seed"]]
+        if not own.equals(first.where(setting="4").table[["concept", "seed"]]):
+            raise EssayError(
+                f"At {setting!r} the prompts and seeds are not the first of the run "
+                f"{run.plan.name!r}: draw both by plans of one minimum of vendors."
+            )
+    here = run.table.concept.isin(names).to_numpy()
+    return first, {name: values[here] for name, values in seen.items()}
+
+
+def _compared(
+    name: str, point: np.ndarray, along: np.ndarray, before: int, seed: int
+) -> dict[str, Any]:
+    adherence, log_variety = (bootstrap.mean(values, seed=seed) for values in point.T)
+    x, y = frontier.curve(along)
+    row = {
+        "operation": name,
+        "prompts": len(point),
+        "adherence_before": float(x[before]),
+        "variety_before": float(np.exp(y[before])),
+    }
+    row |= _columns("adherence", adherence, float) | _columns("variety", log_variety, np.exp)
+    if not within(point, along):
+        return row | dict.fromkeys(
+            ("times", "times_low", "times_high", "times_null_low", "times_null_high"), np.nan
+        )
+    found = frontier.beyond(point, along, seed=seed)
+    row |= _columns("times", found.difference, np.exp)
+    return row | {
+        "times_null_low": float(np.exp(found.null.low)),
+        "times_null_high": float(np.exp(found.null.high)),
+    }
+
+
+def _columns(name: str, measured: bootstrap.Estimate, unit: Any) -> dict[str, float]:
+    ends = {"": measured.estimate, "_low": measured.low, "_high": measured.high}
+    return {name + end: float(unit(value)) for end, value in ends.items()}
