@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPConfig, CLIPModel
 
-from essaylib import corpus, features
+from essaylib import corpus, features, store
 from essaylib.errors import EssayError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,7 +99,27 @@ def test_other_weights_and_other_sizes_have_latents_of_their_own(few, vae):
     assert features.corpus_latents(vae, few, size=16).shape == (6, 4, 8, 8)
     other = features.untrained(vae, seed=3)
     assert not np.allclose(features.corpus_latents(other, few, size=32), found)
-    assert features.weights_hash(vae) != features.weights_hash(other)
+    assert store.weights_hash(vae) != store.weights_hash(other)
+
+
+def test_a_small_selection_is_encoded_alone(few, vae, sandbox):
+    found = features.corpus_latents(vae, few.take([3]), size=32)
+    assert np.array_equal(found, features.latents(vae, few.rgb([3], size=32)))
+    assert not (sandbox / "_build").exists()
+
+
+def test_latents_that_ship_are_half_precision_and_checked(few, vae, sandbox):
+    found = features.corpus_latents(vae, few, size=32)
+    (built,) = (sandbox / "_build" / "features").glob("*.npy")
+    shipped = store.shipped() / built.name
+    shipped.parent.mkdir(parents=True)
+    features.save(shipped, found.astype(np.float16))
+    built.unlink()
+    again = features.corpus_latents(vae, few, size=32)
+    assert again.dtype == np.float32 and again == pytest.approx(found, rel=1e-3, abs=1e-3)
+    features.save(shipped, (found + 0.1).astype(np.float16))
+    with pytest.raises(EssayError, match="does not come out again"):
+        features.corpus_latents(vae, few, size=32)
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01\x00", b"not an array", None])

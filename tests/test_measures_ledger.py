@@ -113,6 +113,26 @@ def test_shuffling_removes_everything(table, asked):
     assert all(score == pytest.approx(0.25, abs=0.09) for score in found.values())
 
 
+def test_what_was_reduced_once_gives_the_same_answers(table, asked):
+    rng = np.random.default_rng(0)
+    x = planted(table, 2, 2, 0.3) @ rng.normal(size=(24, 300))
+    x += rng.normal(size=x.shape)
+    once = led.reduced(x, asked)
+    assert once.shape == (len(table), led.DIMENSIONS)
+    wanted = led.ledger(x, asked).answers
+    assert np.abs(led.ledger(once, asked).answers - wanted).mean() < 0.001
+    single = led.ledger(x.astype(np.float32), asked).answers
+    assert np.abs(single - wanted).mean() < 0.005
+
+
+def test_features_are_not_written_to(table, asked):
+    x = planted(table, 1, 1)
+    before = x.copy()
+    led.ledger(x, asked)
+    led.questions(table, x)
+    assert np.array_equal(x, before)
+
+
 def test_a_constant_is_a_tie(table, asked):
     for probe in ("linear", "nonlinear", "distance"):
         found = scores(led.ledger(np.ones((len(table), 100)), asked, probe))

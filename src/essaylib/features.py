@@ -4,15 +4,11 @@ Both take pictures as the corpus gives them, uint8 (n, h, w, 3) on white, and re
 one row a picture, without noise: the same picture gives the same numbers. `clip_texts` does it for
 captions. `untrained` makes the floor that a learned space is compared with.
 
-What several chapters need of all drawings is computed once and kept under `_build/features/`.
+What several chapters need of all drawings is computed once and kept (see `store`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from essaylib import paths
+from essaylib import store
 from essaylib.corpus import SIZE, Corpus
 from essaylib.corpus import load as load_corpus
 from essaylib.errors import EssayError
+
+TOLERANCE = 1e-2
+"""Largest difference of a kept value from one computed again, in the largest value's unit."""
 
 
 def latents(vae: Any, images: np.ndarray) -> np.ndarray:
@@ -45,33 +44,66 @@ def corpus_latents(vae: Any, data: Corpus, size: int = SIZE) -> np.ndarray:
     """The latents of the corpus's drawings, rows as in `data`: float32 (n, C, size / 8, size / 8).
 
     Computed for the whole corpus at the first call (about a minute on one thread, 12 ms a drawing)
-    and kept in `_build/features/`, by the weights, the corpus and the image's side. A second
-    process that asks meanwhile waits. For the whole corpus in its own order the answer is mapped
-    from the file and cannot be written to; a selection is a copy.
+    and kept, by the weights, the corpus and the image's side (see `store`). Where they ship with
+    the book, as float16, some are computed again: `EssayError` if they differ. Less than a quarter
+    of the corpus is not worth that: it is computed alone, unless the rest is there already. A
+    selection is a copy; the whole corpus may be mapped from its file and not be written to.
     """
     whole = load_corpus(data.source)
+
+    def read(path: Path) -> np.ndarray | None:
+        found = _mapped(path, len(whole))
+        if found is None or found.dtype == np.float32:
+            return found
+        rows = some_rows(len(whole))
+        agree(path, found[rows], latents(vae, whole.rgb(rows, size)))
+        return found.astype(np.float32)
 
     def compute() -> np.ndarray:
         # A few at a time: all 5,901 drawings as pixels would take a third of a gigabyte.
         chunks = np.array_split(np.arange(len(whole)), -(-len(whole) // 256))
         return np.concatenate([latents(vae, whole.rgb(rows, size)) for rows in chunks])
 
-    key = _digest("latents", weights_hash(vae), whole.sha256, size, str(vae.device.type))
-    found = _kept(paths.build() / "features" / f"{key}.npy", len(whole), compute)
-    if data is whole:
-        return found
-    rows = whole.table.reset_index().set_index("id")["index"].loc[data.table.id]
-    return found[rows.to_numpy()]
+    name = file_of(vae, whole, size)
+    found = store.find(name, read)
+    if found is None and 4 * len(data) < len(whole):
+        return latents(vae, data.rgb(size=size))
+    found = store.kept(name, read, save, compute)
+    return found if data is whole else found[rows_of(data, whole)]
 
 
-def weights_hash(network: Any) -> str:
-    """SHA-256 of a network's configuration and weights as they are in memory."""
-    config = {k: v for k, v in dict(network.config).items() if not k.startswith("_")}
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()
+def file_of(vae: Any, whole: Corpus, size: int = SIZE) -> str:
+    """Name of the file that keeps the corpus's latents."""
+    key = store.digest("latents", store.weights_hash(vae), whole.sha256, size)
+    return f"latents-{key}.npy"
+
+
+def rows_of(data: Corpus, whole: Corpus) -> np.ndarray:
+    """Where the drawings of a selection stand in the whole corpus (n,)."""
+    places = whole.table.reset_index().set_index("id")["index"]
+    return places.loc[data.table.id].to_numpy()
+
+
+def save(path: Path, values: np.ndarray) -> None:
+    """Write an array as .npy, whatever the file's name ends in."""
+    with open(path, "wb") as file:
+        np.save(file, values)
+
+
+def some_rows(count: int, n: int = 16) -> np.ndarray:
+    """Rows to be computed again, the same each time."""
+    return np.sort(np.random.default_rng(count).choice(count, min(n, count), replace=False))
+
+
+def agree(path: Path, kept: np.ndarray, again: np.ndarray) -> None:
+    """Raise `EssayError` where what was kept differs by more than rounding and another machine."""
+    kept = kept.astype(np.float64)
+    off = float(np.abs(kept - again).max() / max(np.abs(kept).max(), 1e-12))
+    if off > TOLERANCE:
+        raise EssayError(
+            f"{path} does not come out again (off by {off:.1%} of the largest value): remove it, "
+            "or restore it with `git checkout`."
+        )
 
 
 def clip_images(clip: Any, images: np.ndarray) -> np.ndarray:
@@ -134,45 +166,10 @@ def _apply(
     return torch.cat(found).numpy()
 
 
-def _digest(*parts: Any) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
-
-
-def _kept(path: Path, rows: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array of a file, mapped; computed and written there first where it is not, or damaged."""
-    from filelock import FileLock
-
-    found = _mapped(path, rows)
-    if found is not None:
-        return found
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
-            found = _mapped(path, rows)  # another process may have been at it
-            if found is None:
-                _write(path, compute())
-                found = _mapped(path, rows)
-    except OSError as error:
-        raise EssayError(f"{path} cannot be written ({error.strerror}).") from error
-    return found
-
-
 def _mapped(path: Path, rows: int) -> np.ndarray | None:
     """The array of a file, or None where there is none or it is cut short, damaged or another's."""
     try:
         found = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return None
-    return found if found.dtype == np.float32 and len(found) == rows else None
-
-
-def _write(path: Path, values: np.ndarray) -> None:
-    """Write an array whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, values)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    return found if found.dtype in (np.float32, np.float16) and len(found) == rows else None

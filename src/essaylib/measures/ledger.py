@@ -116,7 +116,7 @@ def questions(table: pd.DataFrame, pixels: np.ndarray, seed: int = 0) -> Questio
     choices, sources = (
         np.array([[c, *rng.choice(others[c], 3, replace=False)] for c in concept]) for _ in range(2)
     )
-    reference = _reduce(_flat(np.asarray(pixels)[rows], "pixels"), "pca", seed)
+    reference = _reduce(_rows(pixels, rows, "pixels"), "pca", seed)
     return Questions(
         rows,
         concept,
@@ -141,10 +141,9 @@ def ledger(
     probe: "linear", "nonlinear" or "distance". projection: "pca" or "random", both to 64
     dimensions (features with fewer keep what they have; with "distance" all are used).
     """
-    x = _flat(np.asarray(features)[asked.rows], "features")
     if probe == "distance":
-        return _by_distance(x, asked)
-    x = _reduce(x, projection, seed)
+        return _by_distance(_rows(features, asked.rows, "features").astype(np.float64), asked)
+    x = _reduce(_rows(features, asked.rows, "features"), projection, seed)
     if probe == "nonlinear":
         x = _fourier(x, seed)
     elif probe != "linear":
@@ -162,6 +161,20 @@ def ledger(
         choices = asked.reference[asked.source_choices[test]]
         right[test, 2] = _first_is_nearest(drawn[test], choices)
     return _by_concept(right, asked)
+
+
+def reduced(
+    features: np.ndarray, asked: Questions, projection: str = "pca", seed: int = 0
+) -> np.ndarray:
+    """Reduce features once that will be read several times: (rows of the table, at most 64).
+
+    `ledger` and `shuffled` take sixty-four columns as they are. Rows that are not asked about are
+    left at zero.
+    """
+    x = _reduce(_rows(features, asked.rows, "features"), projection, seed)
+    found = np.zeros((len(features), x.shape[1]))
+    found[asked.rows] = x
+    return found
 
 
 def shuffled(features: np.ndarray, asked: Questions, seed: int = 0, **options) -> Ledger:
@@ -208,13 +221,19 @@ def _balanced_folds(pools: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.array([fold[pool] for pool in pools])
 
 
-def _flat(values: np.ndarray, name: str) -> np.ndarray:
-    return finite(values.reshape(len(values), -1), name)
+def _rows(values: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
+    """The rows as one vector each: a copy, in float32 unless they came with more digits."""
+    values = np.asarray(values)
+    kind = np.float64 if values.dtype == np.float64 else np.float32
+    return finite(values[rows].reshape(len(rows), -1), name, dtype=kind)
 
 
 def _reduce(x: np.ndarray, projection: str, seed: int) -> np.ndarray:
-    """Centre, reduce to 64 dimensions, and scale to unit total variance a dimension."""
-    x = x - x.mean(0)
+    """Centre, reduce to 64 dimensions, and scale to unit total variance a dimension: float64.
+
+    Overwrites x, which may be half a gigabyte of pixels.
+    """
+    x -= x.mean(0)
     if projection not in ("pca", "random"):
         raise EssayError(f"Unknown projection {projection!r}: use pca or random.")
     if not x.any():
@@ -228,6 +247,7 @@ def _reduce(x: np.ndarray, projection: str, seed: int) -> np.ndarray:
             x = PCA(count, svd_solver=solver, random_state=seed).fit_transform(x)
         else:
             x = x @ np.random.default_rng(seed).normal(size=(x.shape[1], DIMENSIONS))
+    x = x.astype(np.float64)
     return x / np.sqrt((x**2).mean())
 
 

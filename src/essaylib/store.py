@@ -1,0 +1,97 @@
+"""Arrays that take minutes to compute and that several chapters need: made once, kept in a file.
+
+A file's name holds a digest of all that it depends on, so a stale one is never read. What ships
+with the book lies in `data/features`; the rest is made on first use, in `_build/features`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from essaylib import paths
+from essaylib.errors import EssayError
+
+T = TypeVar("T")
+
+
+def digest(*parts: Any) -> str:
+    """A short name for what an array depends on."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+
+
+def weights_hash(network: Any) -> str:
+    """SHA-256 of a network's configuration and weights as they are in memory."""
+    import torch
+
+    config = {k: v for k, v in dict(network.config).items() if not k.startswith("_")}
+    found = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def shipped() -> Path:
+    """Where the features lie that are part of the book."""
+    return paths.root() / "data" / "features"
+
+
+def find(name: str, read: Callable[[Path], T | None]) -> T | None:
+    """What the file `name` holds, or None where nobody has made it yet."""
+    for place in (shipped(), paths.build() / "features"):
+        if (found := read(place / name)) is not None:
+            return found
+    return None
+
+
+def kept(
+    name: str,
+    read: Callable[[Path], T | None],
+    write: Callable[[Path, T], None],
+    compute: Callable[[], T],
+) -> T:
+    """What the file `name` holds; computed and written first where nobody did.
+
+    `read` returns None where there is no such file or it is damaged: then it is made again. One
+    process computes, the others wait for it. A file appears whole or not at all.
+    """
+    if (found := find(name, read)) is not None:
+        return found
+    from filelock import FileLock
+
+    path = paths.build() / "features" / name
+    _make_folder(path.parent)
+    with FileLock(path.with_name(f"{name}.lock")):
+        if (found := read(path)) is None:  # another process may have been at it
+            found = compute()
+            write_whole(path, lambda part: write(part, found))
+            found = read(path)
+    return found
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a file beside `path`, then put it in its place."""
+    _make_folder(path.parent)
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    os.close(handle)
+    try:
+        write(Path(name))
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except OSError as error:
+        raise EssayError(f"{path} cannot be written ({error.strerror}).") from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EssayError(f"{folder} cannot be made ({error.strerror}).") from error
