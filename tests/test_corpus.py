@@ -116,3 +116,11 @@ def test_halves_of_some_concepts_are_those_of_the_whole():
     assert corpus.halves([second[3], first[0]]) == ([first[0]], [second[3]])
     with pytest.raises(EssayError, match="no concept 'unicorn face, google'"):
         corpus.halves(["unicorn face, google"])
+
+
+def test_variants_name_a_role_with_and_without_gender(data):
+    found = corpus.variants(data.table.concept).set_index("role")
+    assert tuple(found.loc["cook"]) == ("cook", "woman cook", "man cook")
+    assert tuple(found.loc["running"]) == ("person running", "woman running", "man running")
+    assert "dancing" not in found.index  # there is no person dancing
+    assert len(corpus.variants(["woman cook", "man cook"])) == 0

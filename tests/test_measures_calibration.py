@@ -77,3 +77,11 @@ def test_degenerate_features_are_refused():
         calibration.floor(np.ones((1, 3)))
     with pytest.raises(EssayError, match="NaN"):
         calibration.cosine(np.array([[np.nan]]), np.array([[1.0]]))
+
+
+def test_the_modality_gap_is_the_distance_of_the_means():
+    images, texts = np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([[0.0, 5.0]])
+    assert calibration.modality_gap(images, texts) == pytest.approx(np.hypot(0.5, 0.5))
+    assert calibration.modality_gap(images, -images) == pytest.approx(2 * np.hypot(0.5, 0.5))
+    with pytest.raises(EssayError, match="zeros"):
+        calibration.modality_gap(np.zeros((2, 2)), texts)

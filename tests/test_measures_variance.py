@@ -142,6 +142,9 @@ def test_both_margins_may_be_resampled():
         assert part.estimate == pytest.approx(getattr(shares, name))
         assert part.low < part.estimate < part.high and part.n == 30
     assert found.lead.estimate == pytest.approx(shares.rows - shares.columns)
+    row = found.as_row("prompt", "seed")
+    assert len(row) == 9 and row["seed_low"] == found.columns.low
+    assert row["prompt"] + row["seed"] + row["interaction"] == pytest.approx(1)
 
 
 def test_rows_drawn_twice_do_not_count_as_agreement():
@@ -179,3 +182,16 @@ def test_dealing_within_columns_matches_dealing_by_hand():
     assert variance.dealt(crossed(6, 5, 3, 0, 1), draws=2000).p < 0.01
     with pytest.raises(EssayError, match="too few"):
         variance.dealt(x, draws=10)
+
+
+def test_the_ratio_is_that_of_the_shares_and_zero_for_columns_dealt_at_random():
+    rng = np.random.default_rng(0)
+    concept, vendor = rng.normal(size=(300, 1, 20)), 0.5 * rng.normal(size=(1, 4, 20))
+    x = concept + vendor + rng.normal(size=(300, 4, 20))
+    found, parts = variance.ratio(x, draws=200), variance.shares(x)
+    assert found.estimate == pytest.approx(parts.columns / parts.rows)
+    assert found.low < found.estimate < found.high and found.n == 300
+    dealt = variance.ratio(rng.permuted(x, axis=1), draws=200)
+    assert dealt.estimate == pytest.approx(0, abs=0.01)
+    with pytest.raises(EssayError, match="rows explain nothing"):
+        variance.ratio(vendor + rng.normal(size=(300, 4, 20)), draws=200)

@@ -156,6 +156,24 @@ def halves(concepts: Iterable[str] | None = None) -> tuple[list[str], list[str]]
     return sorted(wanted & first), sorted(wanted - first)
 
 
+def variants(concepts: Iterable[str]) -> pd.DataFrame:
+    """Return the concepts that exist with and without a gender: role, person, woman, man.
+
+    A role is kept where all three are among `concepts`: "health worker", "woman health worker" and
+    "man health worker", or "person running" and its two variants.
+    """
+    import pandas as pd
+
+    there = set(concepts)
+    rows = []
+    for woman in sorted(name for name in there if name.startswith("woman ")):
+        role = woman.removeprefix("woman ")
+        person = [name for name in (role, f"person {role}") if name in there]
+        if person and f"man {role}" in there:
+            rows.append((role, person[0], woman, f"man {role}"))
+    return pd.DataFrame(rows, columns=["role", "person", "woman", "man"])
+
+
 def caption(concept: str, vendor: str | None = None) -> str:
     """Return the caption that the book uses: the concept, then the vendor if one is named.
 

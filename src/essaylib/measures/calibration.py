@@ -60,6 +60,14 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (_unit(a) * _unit(b)).sum(1)
 
 
+def modality_gap(images: np.ndarray, texts: np.ndarray) -> float:
+    """Return how far the mean image lies from the mean text, both on the unit sphere, in [0, 2].
+
+    images (n, d), texts (m, d) in one space. Liang et al. 2022: it is there before training.
+    """
+    return float(np.linalg.norm(_unit(images).mean(0) - _unit(texts).mean(0)))
+
+
 def effective_rank(features: np.ndarray) -> float:
     """Return the number of directions in use: exp of the entropy of the singular values' shares.
 

@@ -46,14 +46,22 @@ def over_rows(
     x = _table(x)
     pick = _picker(component)
     n = len(x)
-    rng = np.random.default_rng(seed)
-    found = np.empty(draws)
-    for start in range(0, draws, 500):
-        picked = rng.integers(n, size=(min(500, draws - start), n))
-        weights = np.stack([np.bincount(row, minlength=n) for row in picked])
-        found[start : start + len(picked)] = pick(_shares(x, weights))
+    found = pick(_resampled(x, draws, seed))
     left_out = pick(_shares(x, 1.0 - np.eye(n))) if method == "bca" else None
     return bootstrap.interval(float(pick(_shares(x, np.ones((1, n))))[0]), found, n, left_out)
+
+
+def ratio(x: np.ndarray, draws: int = 1000, seed: int = 0) -> Estimate:
+    """Return the columns' share over the rows' (vendor to concept), with its interval over rows.
+
+    Zero where columns are dealt at random. Raises `EssayError` where rows explain nothing.
+    """
+    x = _table(x)
+    parts = np.vstack([_shares(x, np.ones((1, len(x)))), _resampled(x, draws, seed)])
+    if (parts[:, 0] <= 0).any():
+        raise EssayError("The rows explain nothing: a ratio to their share is undefined.")
+    observed, *found = parts[:, 1] / parts[:, 0]
+    return bootstrap.interval(float(observed), np.array(found), len(x))
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,15 @@ class Crossed:
     columns: Estimate
     interaction: Estimate
     lead: Estimate
+
+    def as_row(self, rows: str, columns: str) -> dict[str, float]:
+        """The three shares and their intervals as a table's row, the factors by these names."""
+        parts = {rows: self.rows, columns: self.columns, "interaction": self.interaction}
+        return {
+            name + suffix: getattr(part, end)
+            for name, part in parts.items()
+            for suffix, end in (("", "estimate"), ("_low", "low"), ("_high", "high"))
+        }
 
 
 def over_both(x: np.ndarray, draws: int = 4000, seed: int = 0) -> Crossed:
@@ -194,6 +211,18 @@ def _shares(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
     between_columns = rows * ((column_means**2).sum((1, 2)) - columns * grand)
     parts = np.stack(_components(between_rows, between_columns, total, rows, columns), axis=1)
     return parts / parts.sum(1, keepdims=True)
+
+
+def _resampled(x: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """Shares (draws, 3) of tables whose rows were drawn with replacement from x (R, C, d)."""
+    n = len(x)
+    rng = np.random.default_rng(seed)
+    found = np.empty((draws, 3))
+    for start in range(0, draws, 500):
+        picked = rng.integers(n, size=(min(500, draws - start), n))
+        weights = np.stack([np.bincount(row, minlength=n) for row in picked])
+        found[start : start + len(picked)] = _shares(x, weights)
+    return found
 
 
 def _components(between_rows, between_columns, total, rows, columns) -> tuple:
