@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,18 @@ def test_drawings_are_drawn_by_lot_one_a_concept_and_leave_a_ground(unseen):
     assert (covered <= 1 - composites.GROUND).all()
     again, other = (composites.chosen(unseen, 40, seed=seed) for seed in (1, 2))
     assert list(again.table.id) == list(found.table.id) != list(other.table.id)
+
+
+def test_a_larger_model_is_shown_larger_pictures():
+    pipe = SimpleNamespace(
+        unet=SimpleNamespace(config=SimpleNamespace(sample_size=64)), vae_scale_factor=8
+    )
+    pictures = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
+    found = composites.fitted(pictures, pipe)
+    assert found.shape == (1, 512, 512, 3) and (found[0, :256, 256:] == (3, 4, 5)).all()
+    pipe.unet.config.sample_size = 8
+    large = np.zeros((1, 128, 128, 3), np.uint8)
+    assert composites.fitted(large, pipe).shape == large.shape
 
 
 def test_what_does_not_fit_is_refused(unseen):

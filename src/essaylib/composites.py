@@ -7,7 +7,7 @@ at random it cannot, and the alpha channel still says where the drawing ends.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -55,6 +55,14 @@ def set_on(rgba: np.ndarray, grounds: np.ndarray) -> np.ndarray:
 def masks(rgba: np.ndarray) -> np.ndarray:
     """Where a drawing covers more than half of a pixel: bool (n, h, w)."""
     return rgba[..., 3] > 127
+
+
+def fitted(pictures: np.ndarray, pipe: Any) -> np.ndarray:
+    """Enlarge pictures (n, h, w, 3) by whole pixels to the size that a model draws."""
+    own = pipe.unet.config.sample_size
+    side = (own if isinstance(own, int) else min(own)) * pipe.vae_scale_factor
+    factor = max(1, side // pictures.shape[1])
+    return pictures.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def chosen(corpus: Corpus, n: int, seed: int = 0) -> Corpus:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from essaylib import activations, claims, features
 from essaylib.errors import EssayError
 from essaylib.measures import bootstrap, overlap, permutation
 
 TIMESTEPS = (200, 400, 600)
-TRAINED, UNTRAINED, COLOUR = "trained", "untrained", "colour"
+TRAINED, UNTRAINED, COLOUR = METHODS = ("trained", "untrained", "colour")
 
 
 def overlaps(
@@ -26,21 +27,44 @@ def overlaps(
 
     latents (n, C, h, w) of composites; masks bool (n, H, W) of where their figures are. `trained`
     and `untrained` part the decoder's features by two-means, `colour` the noised latent itself.
-    Drawing i keeps one noise (seed + i) throughout, and of both labellings the better counts.
     """
     born = features.untrained(pipe.unet, seed).to(pipe.unet.device)
-    found: dict[str, list[np.ndarray]] = {TRAINED: [], UNTRAINED: [], COLOUR: []}
-    for timestep in timesteps:
-        noisy = activations.noised(pipe, latents, timestep, seed)
-        seen = {
-            TRAINED: activations.joined(activations.decoder(pipe, noisy, timestep)),
-            UNTRAINED: activations.joined(activations.decoder(pipe, noisy, timestep, born)),
-            COLOUR: noisy.numpy(),
-        }
-        for name, held in seen.items():
-            parts = activations.parted(held, masks.shape[1:], seed)
-            found[name].append(overlap.best_labelling(parts, masks)[0])
-    return {name: np.stack(columns, axis=1) for name, columns in found.items()}
+    return {
+        TRAINED: of_network(pipe, latents, masks, seed, timesteps),
+        UNTRAINED: of_network(pipe, latents, masks, seed, timesteps, born),
+        COLOUR: of_colour(pipe, latents, masks, seed, timesteps),
+    }
+
+
+def of_network(
+    pipe: Any,
+    latents: np.ndarray,
+    masks: np.ndarray,
+    seed: int = 0,
+    timesteps: Sequence[int] = TIMESTEPS,
+    unet: Any = None,
+) -> np.ndarray:
+    """Return the overlap (n, timesteps) of two clusters of a decoder's features with the masks.
+
+    Drawing i keeps one noise (seed + i) throughout, and of both labellings the better counts.
+    `unet` looks in place of the pipeline's own.
+    """
+
+    def held(noisy: torch.Tensor, timestep: int) -> np.ndarray:
+        return activations.joined(activations.decoder(pipe, noisy, timestep, unet))
+
+    return _overlap(pipe, latents, masks, seed, timesteps, held)
+
+
+def of_colour(
+    pipe: Any,
+    latents: np.ndarray,
+    masks: np.ndarray,
+    seed: int = 0,
+    timesteps: Sequence[int] = TIMESTEPS,
+) -> np.ndarray:
+    """Return the overlap (n, timesteps) of two clusters of the noised latent with the masks."""
+    return _overlap(pipe, latents, masks, seed, timesteps, lambda noisy, _: noisy.numpy())
 
 
 def figure(
@@ -63,3 +87,19 @@ def figure(
     estimate = bootstrap.bootstrap(lead, len(own), draws=resamples, seed=seed)
     nulls = [permutation.sign_flip(against, draws=draws, seed=seed) for against in leads]
     return claims.Test.of(estimate, max(null.p for null in nulls))
+
+
+def _overlap(
+    pipe: Any,
+    latents: np.ndarray,
+    masks: np.ndarray,
+    seed: int,
+    timesteps: Sequence[int],
+    held: Callable[[torch.Tensor, int], np.ndarray],
+) -> np.ndarray:
+    columns = []
+    for timestep in timesteps:
+        noisy = activations.noised(pipe, latents, timestep, seed)
+        parts = activations.parted(held(noisy, timestep), masks.shape[1:], seed)
+        columns.append(overlap.best_labelling(parts, masks)[0])
+    return np.stack(columns, axis=1)
