@@ -132,3 +132,47 @@ def test_an_operation_beyond_the_curve_is_shown_without_comparison():
 def test_operations_must_pair_with_the_run():
     with pytest.raises(EssayError, match="not the first of the run 'small'"):
         laid_beside(seeds=2)
+
+
+def test_a_vendor_that_is_kept_away_loses_its_share():
+    run = run_of(("4", *leaving.SCALES[:2]), CONCEPTS)
+    others = run_of(("not google", "not twitter"), CONCEPTS[:8])
+    seen = {"vendor": np.tile([0, 0, 1, -1], len(run) // 4)}
+    away = {"vendor": np.where(others.table.setting == "not google", 1, -1)}
+    table = leaving.kept_away(run, seen, others, away, ["google", "twitter"])
+    assert table.ordinary.tolist() == pytest.approx([2 / 3, 1 / 3])
+    assert table["not this vendor"]["google"] == 0
+    assert np.isnan(table["not this vendor"]["twitter"])
+
+
+def test_examples_are_of_other_concepts_than_those_asked_for():
+    from essaylib import corpus
+
+    few, wanted = leaving.examples("microsoft", few=5, ask=3, seed=1)
+    assert set(few.table.vendor) == {"microsoft"} and set(few.table.split) == {"train"}
+    assert len(few) == 5 and len(wanted) == 3 and not set(few.table.concept) & set(wanted)
+    train = corpus.load().where(split="train", concept=wanted).table
+    assert (train.groupby("concept").vendor.nunique() == 4).all()
+    again, _ = leaving.examples("microsoft", few=5, ask=3, seed=1)
+    assert again.table.equals(few.table)
+    with pytest.raises(EssayError, match="are needed"):
+        leaving.examples("microsoft", few=5000)
+
+
+def test_manner_is_the_judges_probability_of_the_vendor():
+    from types import SimpleNamespace
+
+    class Named:
+        """Tells the vendor by the brightness of a picture."""
+
+        vendors = ("google", "twitter")
+
+        def __call__(self, images):
+            first = images.mean(axis=(1, 2, 3)) / 255
+            probs = np.stack([first, 1 - first], 1)
+            return SimpleNamespace(vendor_probs=probs, best_vendor=probs.argmax(1))
+
+    dark, bright = (np.full((4, 8, 8, 3), value, np.uint8) for value in (51, 255))
+    table = leaving.manner({"before": dark, "after": bright}, Named(), "google")
+    assert table.probability.tolist() == pytest.approx([0.2, 1.0])
+    assert table.share.tolist() == [0.0, 1.0]

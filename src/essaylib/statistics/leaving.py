@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from essaylib import claims
+from essaylib import claims, corpus
 from essaylib.errors import EssayError
 from essaylib.measures import bootstrap, frontier
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from essaylib.judge import Judge
     from essaylib.runs import Run
 
 SCALES = ("1", "2", "4", "7.5", "12")
@@ -128,3 +129,70 @@ def _compared(
 def _columns(name: str, measured: bootstrap.Estimate, unit: Any) -> dict[str, float]:
     ends = {"": measured.estimate, "_low": measured.low, "_high": measured.high}
     return {name + end: float(unit(value)) for end, value in ends.items()}
+
+
+def examples(
+    vendor: str, few: int = 16, ask: int = 8, seed: int = 0
+) -> tuple[corpus.Corpus, list[str]]:
+    """Draw `few` training drawings by a vendor, and `ask` other concepts to ask for.
+
+    All are of concepts that every vendor drew for training, so that none is the vendor's own.
+    Raises `EssayError` where there are too few.
+    """
+    data = corpus.load().where(split="train")
+    count = data.table.groupby("concept").vendor.transform("nunique")
+    mine = data.take(np.flatnonzero((count == len(corpus.VENDORS)) & (data.table.vendor == vendor)))
+    if len(mine) < few + ask:
+        raise EssayError(f"{vendor!r} has {len(mine)} such drawings, and {few + ask} are needed.")
+    order = np.random.default_rng(seed).permutation(len(mine))
+    return mine.take(order[:few]), list(mine.table.concept.iloc[order[few : few + ask]])
+
+
+def manner(
+    pictures: Mapping[str, np.ndarray], judge: Judge, vendor: str, seed: int = 0
+) -> pd.DataFrame:
+    """Return how far the judge puts pictures down to a vendor, one row a state of the model.
+
+    pictures: uint8 (n, H, W, 3) by state. Columns: state, `probability` of the vendor with its
+    interval over pictures, and the `share` of pictures for which the vendor is the likeliest.
+    """
+    import pandas as pd
+
+    index, rows = judge.vendors.index(vendor), []
+    for state, images in pictures.items():
+        found = judge(images)
+        mean = bootstrap.mean(found.vendor_probs[:, index], seed=seed)
+        share = float((found.best_vendor == index).mean())
+        rows.append({"state": state} | _columns("probability", mean, float) | {"share": share})
+    return pd.DataFrame(rows)
+
+
+def kept_away(
+    run: Run,
+    seen: Mapping[str, np.ndarray],
+    others: Run,
+    seen_others: Mapping[str, np.ndarray],
+    vendors: Sequence[str],
+) -> pd.DataFrame:
+    """Return each vendor's share without and with the request to keep away from it.
+
+    Shares are of the images that the judge can place, at w = 4 and on the prompts of `others`; a
+    row is a vendor, the columns are `ordinary` and `not this vendor`.
+    """
+    import pandas as pd
+
+    first, seen_first = _first(run, seen, others)
+
+    def share(run: Run, seen: Mapping[str, np.ndarray], setting: str, index: int) -> float:
+        named = seen["vendor"][(run.table.setting == setting).to_numpy()]
+        named = named[named >= 0]
+        return float(np.mean(named == index)) if len(named) else np.nan
+
+    shares = {
+        vendor: (
+            share(first, seen_first, "4", index),
+            share(others, seen_others, f"not {vendor}", index),
+        )
+        for index, vendor in enumerate(vendors)
+    }
+    return pd.DataFrame(shares, index=["ordinary", "not this vendor"]).T
