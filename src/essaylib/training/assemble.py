@@ -63,7 +63,19 @@ def run(parts: Path = Path("checkpoints"), out: Path | None = None, frozen: bool
     for name, place in CLIPS.items():
         if (parts / name / "config.json").is_file():
             copy_clip(parts, name, out.parent / place)
+    for folder in sorted(parts.glob("unet-*")):
+        if not folder.name.removeprefix("unet-").endswith("-early"):
+            copy_unet(folder, out.parent / folder.name)
     return out
+
+
+def copy_unet(part: Path, place: Path) -> None:
+    """Write a U-Net that stands beside the embedded model's: earlier, or of other drawings."""
+    UNet2DConditionModel.from_pretrained(part).half().save_pretrained(place)
+    for log in (part.with_suffix(".csv"), part.with_suffix(".json")):
+        if log.is_file():
+            shutil.copy(log, place / f"training{log.suffix}")
+    write_sums(place)
 
 
 def copy_clip(parts: Path, name: str, place: Path) -> None:
@@ -95,12 +107,15 @@ def load_in_full(config: Path) -> None:
 
 
 def write_record(parts: Path, out: Path, frozen: bool) -> None:
-    """Write `training.json`: corpus, stages, versions, machine, and whether weights may change."""
-    stages = {
-        name: json.loads((parts / f"{name}.json").read_text())
-        for name in STAGES
-        if (parts / f"{name}.json").exists()
-    }
+    """Write `training.json`: corpus, stages, versions, machine, and whether weights may change.
+
+    A stage that went on from committed weights lists the stretches that these had behind them
+    under `before`; one that was not trained anew keeps its entry.
+    """
+    path = out / "training.json"
+    was = json.loads(path.read_text())["stages"] if path.is_file() else {}
+    stages = {name: stretch(parts / f"{name}.json", was.get(name)) for name in STAGES}
+    stages = {name: facts for name, facts in stages.items() if facts}
     record = {
         "frozen": frozen,
         "corpus_sha256": corpus.load().sha256,
@@ -108,11 +123,26 @@ def write_record(parts: Path, out: Path, frozen: bool) -> None:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    (out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+    path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def stretch(path: Path, was: dict | None) -> dict | None:
+    """Return a stage's facts, with the earlier stretches that they continue."""
+    if not path.is_file():
+        return was
+    facts = json.loads(path.read_text())
+    if not was or not facts.get("from_committed"):
+        return facts
+    last = {key: value for key, value in was.items() if key != "before"}
+    if last == facts:  # assembled once more
+        return was
+    return facts | {"before": [last, *was.get("before", [])]}
 
 
 def write_sums(folder: Path) -> None:
     """Write the SHA-256 of every weight file, in the form that `sha256sum -c` reads."""
     files = sorted(folder.rglob("*.safetensors"))
+    for file in files:
+        file.chmod(0o644)  # safetensors writes them for the owner alone
     lines = [f"{corpus.file_sha256(f)}  {f.relative_to(folder).as_posix()}\n" for f in files]
     (folder / "SHA256SUMS").write_text("".join(lines))

@@ -78,7 +78,7 @@ def run(
         with torch.no_grad():
             return {"psnr": psnr(round_trip(vae, unseen.to(schedule.device)), unseen)}
 
-    train(Stage("autoencoder", vae, loss, folder, validate), schedule)
+    train(Stage("autoencoder", vae, loss, folder, validate, start=start), schedule)
     if not decoder_only:
         normalise(vae, data)
     return vae

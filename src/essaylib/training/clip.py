@@ -133,7 +133,7 @@ def run(
         clip.train()
         return {f"top{k}": (order[:, :k] == truth).any(1).mean() for k in (1, 5)}
 
-    train(Stage(name, clip, loss, folder, validate), schedule)
+    train(Stage(name, clip, loss, folder, validate, start=start), schedule)
     return clip.eval()
 
 

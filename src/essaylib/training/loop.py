@@ -81,6 +81,7 @@ class Stage:
 
     `loss(step, progress)` returns the loss of one fresh batch, to be differentiated, and a dict of
     numbers for the log. `validate()`, where given, is called with the averaged weights in place.
+    `start` is where the weights came from, if training goes on from some.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Stage:
     folder: Path
     validate: Callable[[], dict] | None = None
     every: int = 200
+    start: Path | None = None
 
 
 def train(stage: Stage, schedule: Schedule) -> dict:
@@ -153,6 +155,7 @@ def record(stage: Stage, schedule: Schedule, step: int, seconds: float) -> dict:
         "seed": schedule.seed,
         "device": schedule.device,
         "threads": torch.get_num_threads(),
+        "from_committed": stage.start is not None,
         "parameters": sum(p.numel() for p in stage.modules.parameters()),
     }
     (stage.folder / f"{stage.name}.json").write_text(json.dumps(facts, indent=2) + "\n")

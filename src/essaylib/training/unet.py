@@ -23,6 +23,8 @@ from essaylib.training.tokenizer import LENGTH, captions
 SCHEDULE = Schedule(steps=30_000, lr=8e-4, batch=64, warmup=200, decay=0.4, ema=0.996)
 SMALL = 0.5
 """Share of the run that is spent on half-size drawings."""
+EARLY = 0.7
+"""Share of the run after which the weights are kept once as an earlier, weaker version."""
 EMPTY = 0.1
 """Share of the captions left empty, so that the network also learns to draw unasked."""
 
@@ -72,7 +74,8 @@ def run(
     """Train on `train` drawings; return the model.
 
     `parts` holds the trained `tokenizer`, `clip` and `vae`. `without` leaves one vendor's
-    drawings out. `start` is a folder of committed weights to go on from.
+    drawings out. `start` is a folder of committed weights to go on from. The weights at `EARLY`
+    of the run stay in the folder `<name>-early`: autoguidance needs a weaker version.
     """
     unet = UNet2DConditionModel.from_pretrained(start) if start else build()
     unet.to(schedule.device)
@@ -87,8 +90,11 @@ def run(
     vae = AutoencoderKL.from_pretrained(parts / "vae").to(schedule.device)
     latents = {side: encode(vae, learnt, 8 * side) for side in (8, 16)}
     fixed = encode(vae, unseen, 128)
+    reached = 0.0
 
     def loss(step: int, progress: float):
+        nonlocal reached
+        reached = progress
         side = 8 if progress < small else 16
         chosen = rng.integers(len(learnt), size=schedule.batch)
         text = captions(learnt.table.iloc[chosen], rng)
@@ -100,13 +106,16 @@ def run(
 
     @torch.no_grad()
     def validate() -> dict:
+        early = folder / f"{name}-early"
+        if reached >= EARLY and not early.exists():
+            unet.save_pretrained(early)
         draw = torch.Generator().manual_seed(1)
         t = torch.linspace(50, 950, len(fixed)).long()
         eps = torch.randn(fixed.shape, generator=draw)
         names = map(corpus.caption, unseen.table.concept, unseen.table.vendor)
         return {"validation": error(unet, noise, fixed, eps, t, read(list(names)))}
 
-    train(Stage(name, unet, loss, folder, validate, every=250), schedule)
+    train(Stage(name, unet, loss, folder, validate, every=250, start=start), schedule)
     return unet.eval()
 
 
