@@ -52,6 +52,29 @@ def test_the_estimate_is_the_excess_over_chance():
     assert test.p == null.p
 
 
+def test_dealing_gives_every_vendor_a_quarter():
+    weights = np.random.default_rng(1).dirichlet([9, 1, 1, 1], 80)
+    low, high = loss.dealt(weights, draws=300)
+    assert low < 0.25 < high < weights[:, 0].mean() and high - low < 0.2
+
+
+def test_weights_are_tabled_by_vendor():
+    weights = np.random.default_rng(1).dirichlet([9, 1, 1, 1], 80)
+    table = loss.by_vendor({"a": weights, "b": weights[::-1]})
+    assert (
+        list(table.vendor) == 2 * list(corpus.VENDORS) and list(table.of) == ["a"] * 4 + ["b"] * 4
+    )
+    assert table.weight[:4].to_numpy() == pytest.approx(weights.mean(0))
+    assert (table.weight_low < table.weight).all() and (table.weight < table.weight_high).all()
+
+
+def test_the_mean_of_everything_leans_to_the_most_ordinary(latents):
+    unequal = latents * np.array([0.2, 1, 1, 1]).reshape(4, 1, 1, 1)
+    found = loss.of_everything(unequal)
+    assert found.shape == (80, 4) and found.mean(0).argmax() == 0
+    assert found.sum(1) == pytest.approx(np.ones(80))
+
+
 def test_planted_weights_are_found_again_unless_noise_drowns_them(latents):
     assert loss.planted(latents, np.zeros(80)) == pytest.approx(np.zeros(4), abs=1e-5)
     assert loss.planted(latents, np.full(80, 0.1)).max() < 0.05

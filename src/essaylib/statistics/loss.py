@@ -8,8 +8,8 @@ would favour what looks most like nothing, a small drawing on much white.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from essaylib.errors import EssayError
 from essaylib.measures import bootstrap, mixture
 from essaylib.measures.agreement import total_variation
 from essaylib.measures.checks import finite, labels
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TIMESTEPS = (999, 900, 800)
 
@@ -74,6 +77,22 @@ def weights(believed: np.ndarray, latents: np.ndarray) -> tuple[np.ndarray, np.n
     return np.stack([w for w, _ in parts], 1), np.stack([d for _, d in parts], 1)
 
 
+def by_vendor(held: Mapping[str, np.ndarray], seed: int = 0) -> pd.DataFrame:
+    """Return mean weights with intervals over concepts: one row an entry of `held` and a vendor.
+
+    held: convex weights (n, 4) by what they are the weights of. Columns of, vendor, weight,
+    weight_low, weight_high.
+    """
+    import pandas as pd
+
+    rows = []
+    for what, weights in held.items():
+        for vendor, column in zip(VENDORS, weights.T, strict=True):
+            found = bootstrap.mean(column, seed=seed)
+            rows.append((what, vendor, found.estimate, found.low, found.high))
+    return pd.DataFrame(rows, columns=["of", "vendor", "weight", "weight_low", "weight_high"])
+
+
 def lean(
     weights: np.ndarray,
     shares: np.ndarray,
@@ -94,6 +113,28 @@ def lean(
 
     estimate = bootstrap.bootstrap(excess, len(weights), draws=resamples, seed=seed)
     return claims.Test.of(estimate, null.p)
+
+
+def dealt(weights: np.ndarray, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """Return the range (2.5 % and 97.5 %) of a mean weight if no vendor had any of its own.
+
+    weights (n, k), dealt to the vendors at random within every concept.
+    """
+    rng = np.random.default_rng(seed)
+    weights = finite(weights, "weights", dims=2)
+    means = [rng.permuted(weights, axis=1).mean(axis=0) for _ in range(draws)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def of_everything(latents: np.ndarray) -> np.ndarray:
+    """Return the convex weights (n, k) of the mean of all drawings on each concept's own.
+
+    latents (n, k, ...). So would an estimate be that knows no caption: a lean that it shows, too,
+    comes from whose drawings are the most ordinary.
+    """
+    everything = np.broadcast_to(latents.mean(axis=(0, 1)), (len(latents), *latents.shape[2:]))
+    return mixture.convex_weights(everything, latents)[0]
 
 
 def planted(latents: np.ndarray, residual: np.ndarray, seed: int = 0) -> np.ndarray:
