@@ -277,8 +277,17 @@ def sample(
     Ctrl-C stops it; the same command goes on where it stopped. A run that is still valid for the
     weights, the plan and the corpus is not drawn again.
 
+    `essay sample corpus` takes every drawing of the corpus through the embedded model's autoencoder
+    instead, and keeps latents and residuals in data/features.
+
     Example: essay sample guidance
     """
+    if plan == "corpus":
+        from essaylib import models, residuals
+
+        for path in residuals.ship(models.load(device=device or "auto").vae):
+            typer.echo(path)
+        return
     from essaylib import runs
 
     try:
