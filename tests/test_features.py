@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from transformers import CLIPConfig, CLIPModel
+from transformers import BatchEncoding, CLIPConfig, CLIPModel
 
 from essaylib import corpus, features, store
 from essaylib.errors import EssayError
@@ -57,6 +57,28 @@ def test_clip_sees_a_larger_picture_as_its_block_means(clip, images):
     with torch.no_grad():
         wanted = clip.get_image_features(pixel_values=pixels).pooler_output
     assert found == pytest.approx(wanted.numpy(), abs=1e-4)
+
+
+class Words:
+    """A tokenizer of letters, as far as `clip_texts` needs one."""
+
+    def __call__(self, captions, **_):
+        longest = max(len(text) for text in captions)
+        ids = torch.full((len(captions), longest + 2), 49)  # the end, and padding
+        ids[:, 0] = 0
+        for row, text in enumerate(captions):
+            ids[row, 1 : len(text) + 1] = torch.tensor([ord(c) % 40 + 1 for c in text])
+        return BatchEncoding({"input_ids": ids})
+
+
+def test_captions_are_embedded_alike_in_any_company(clip):
+    found = features.clip_texts(clip, Words(), ["cat", "a longer name"])
+    assert found.shape == (2, 12) and found.dtype == np.float32
+    alone = features.clip_texts(clip, Words(), ["cat"])
+    assert found[:1] == pytest.approx(alone, abs=1e-5)
+    assert not np.allclose(found[0], found[1])
+    with pytest.raises(EssayError, match="no caption"):
+        features.clip_texts(clip, Words(), [])
 
 
 def test_an_untrained_network_has_the_shape_and_not_the_weights(clip, vae, images):
