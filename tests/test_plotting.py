@@ -229,6 +229,29 @@ def test_shares_fill_the_bar():
     assert "prompt\n30%" in words(ax)
 
 
+def test_crossed_shares_grow_from_both_ends():
+    table = pd.DataFrame(
+        {
+            "what": ["w", "null"],
+            "prompt": [0.5, -0.01],
+            "seed": [0.2, 0.01],
+            "interaction": [0.3, 1],
+        }
+        | {"prompt_low": [0.4, -0.1], "prompt_high": [0.6, 0.1]}
+        | {"seed_low": [0.1, -0.1], "seed_high": [0.25, 0.1]}
+    )
+    with plotting.style():
+        ax = plotting.crossed_shares(
+            plotting.new_figure(), table, "what", "prompt", "seed", after=1
+        )
+    starts = [round(bar.get_x(), 6) for bar in ax.patches]
+    assert starts == [0, 0, 0.5, 0, 0.8, 1]  # the prompt, the rest, the seed, bar by bar
+    near, far = (lines.get_segments()[0][:, 0] for lines in ax.collections)
+    assert near.tolist() == pytest.approx([0.4, 0.6])
+    assert far.tolist() == pytest.approx([0.75, 0.9])
+    assert ax.get_xlim() == (0, 1)
+
+
 def test_histograms_share_bins_and_sum_to_one():
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"d": rng.normal(size=300), "kind": ["a"] * 100 + ["b"] * 200})

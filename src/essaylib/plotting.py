@@ -384,6 +384,34 @@ def shares(
     return _labelled(ax, xlabel, None)
 
 
+def crossed_shares(
+    target: Figure | Axes,
+    table: pd.DataFrame,
+    label: str,
+    rows: str,
+    columns: str,
+    rest: str = "interaction",
+    after: int | None = None,
+) -> Axes:
+    """Stacked bars of a crossed table: one factor from the left, the other from the right.
+
+    What neither explains stands between them, and each factor's interval at its own end. A line is
+    drawn below the first `after` bars. Shares below zero, as chance makes them, have no width.
+    """
+    colours = {rows: ACCENT, rest: SERIES_COLOURS[3], columns: SERIES_COLOURS[1]}
+    drawn = table.assign(**{part: table[part].clip(0, 1) for part in colours})
+    ax = shares(target, drawn, label, list(colours), "share of variance", colours)
+    places = range(len(table))
+    near, far = _errors(table, rows), _errors(table, columns)[::-1]
+    look = {"fmt": "none", "color": INK, "elinewidth": 2.4}
+    ax.errorbar(table[rows], places, xerr=near, **look)
+    ax.errorbar(1 - table[columns], places, xerr=far, **look)
+    if after is not None:
+        ax.axhline(after - 0.5, color=MUTED, linewidth=0.8)
+    ax.set_xlim(0, 1)
+    return ax
+
+
 def histograms(
     target: Figure | Axes,
     table: pd.DataFrame,
