@@ -25,3 +25,11 @@ document.addEventListener("DOMContentLoaded", () => {
     return toText(page.documentElement.outerHTML, anchor);
   };
 });
+
+// The theme listens to the first button that opens a sidebar, which stands in a header not shown.
+document.addEventListener("click", (event) => {
+  const button = event.target.closest(".bd-header-article .sidebar-toggle");
+  if (!button) return;
+  const kind = button.classList.contains("primary-toggle") ? ".primary-toggle" : ".secondary-toggle";
+  document.querySelector(`#pst-header ${kind}`)?.click();
+});

@@ -24,7 +24,10 @@ from essaylib.publishing.templating import render
 GLOSSARY = "book/glossary"
 
 _IMAGE = re.compile(r"<img\b[^>]*>")
-_LABEL = ' aria-label="Toggle hidden content"'
+_MISTAKEN = (
+    ' aria-label="Toggle hidden content"',  # MyST-NB: it hides what the summary says
+    ' role="list" class="citation-list"',  # sphinxcontrib-bibtex: its children are no list items
+)
 _TAGS = re.compile(r"<[^>]*>")
 _logger = logging.getLogger(__name__)
 
@@ -109,8 +112,8 @@ def _tell(
     """Add the tags that search engines, messengers and reference managers read."""
     if doctree is None:
         return
-    # Its words are its name; MyST-NB's label would hide them from who listens.
-    context["body"] = context["body"].replace(_LABEL, "")
+    for wrong in _MISTAKEN:
+        context["body"] = context["body"].replace(wrong, "")
     book = citation.book()
     whole = book.title.partition(":")[0]
     title = unescape(_TAGS.sub("", context.get("title") or "")) or whole
