@@ -90,3 +90,13 @@ def test_captions_are_pooled_as_the_text_encoder_pools(tiny):
     with torch.no_grad():
         wanted = pipe.text_encoder(ids).pooler_output
     assert found[1] == pytest.approx(wanted[0].numpy(), abs=1e-5)
+
+
+def test_the_plan_holds_the_registered_sample():
+    from essaylib import claims, plans
+
+    plan = plans.load("strong-weak", final=True)
+    registered = claims.load()["strong-weak"].statistic().n
+    assert plan.prompts == {"caption": "{concept}", "count": registered}
+    setting = plan.setting("4")
+    assert (plan.seeds, setting.guidance_scale, setting.steps) == (2, 4.0, 25)
