@@ -213,6 +213,10 @@ def test_scores_come_with_intervals_over_concepts(table, asked):
     assert rows.shape == (6, 6)
     first = rows.iloc[0]
     assert first.score_low <= first.score <= first.score_high
+    floors = {"pixels": led.shuffled(planted(table, 1, 1), asked)}
+    beside = led.table({"pixels": found, "noise": found}, floors, draws=200)
+    assert beside.score_null[:3].tolist() == list(floors["pixels"].answers.mean(0))
+    assert beside.score_null[3:].isna().all()
     with pytest.raises(EssayError, match="Unknown question"):
         found.of("author")
 

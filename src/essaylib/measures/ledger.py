@@ -185,15 +185,26 @@ def shuffled(features: np.ndarray, asked: Questions, seed: int = 0, **options) -
     return ledger(dealt, asked, seed=seed, **options)
 
 
-def table(stages: dict[str, Ledger], **options) -> pd.DataFrame:
-    """One row a stage and question: stage, question, score, score_low, score_high, n."""
+def table(
+    stages: dict[str, Ledger], floors: dict[str, Ledger] | None = None, **options
+) -> pd.DataFrame:
+    """One row a stage and question: stage, question, score, score_low, score_high, n.
+
+    `floors` holds some stages as `shuffled` reads them: then there is a column `score_null`, NaN
+    for the others.
+    """
     rows = []
     for stage, found in stages.items():
         for question in QUESTIONS:
             score = found.score(question, **options)
             rows.append((stage, question, score.estimate, score.low, score.high, score.n))
     columns = ["stage", "question", "score", "score_low", "score_high", "n"]
-    return pd.DataFrame(rows, columns=columns)
+    written = pd.DataFrame(rows, columns=columns)
+    if floors is None:
+        return written
+    null = {(s, q): floor.of(q).mean() for s, floor in floors.items() for q in QUESTIONS}
+    pairs = zip(written.stage, written.question, strict=True)
+    return written.assign(score_null=[null.get(pair, np.nan) for pair in pairs])
 
 
 def _pools(table: pd.DataFrame) -> pd.Series:
