@@ -64,6 +64,18 @@ def test_questions_are_four_way_matched_and_unseen_in_fitting(table, asked):
     assert set(asked.fold) == set(range(led.FOLDS))
 
 
+def test_a_selection_is_whole_subgroups_of_complete_concepts():
+    table = drawings().drop(3)  # twitter's c0-0
+    table.loc[table.concept == "c1-0", "subgroup"] = "lonely"
+    every = table.reset_index(drop=True).iloc[led.selection(table)]
+    assert every.concept.nunique() == 71 and "c0-0" not in set(every.concept)
+    assert every.vendor.tolist() == VENDORS * 71
+    some = table.reset_index(drop=True).iloc[led.selection(table, 20, seed=1)]
+    assert 10 <= some.concept.nunique() <= 20 and "c1-0" not in set(some.concept)
+    assert (some.groupby("subgroup").concept.nunique() >= 5).all()
+    assert len(led.selection(table, 1)) >= 16
+
+
 def test_only_concepts_that_all_vendors_drew_take_part():
     table = drawings()
     table = table.drop(table.index[3]).reset_index(drop=True)  # twitter's c0-0

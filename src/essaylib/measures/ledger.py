@@ -86,6 +86,21 @@ class Ledger:
         return bootstrap.mean(self.of(question), **options)
 
 
+def selection(table: pd.DataFrame, concepts: int | None = None, seed: int = 0) -> np.ndarray:
+    """Rows of the drawings of the concepts that all four vendors drew, by concept and vendor.
+
+    With `concepts`, of that many at most, in whole subgroups drawn by lot: wrong choices need peers.
+    """
+    table = table.reset_index(drop=True)
+    kept = table[table.groupby("concept").vendor.transform("nunique") == 4]
+    if concepts is not None and concepts < kept.concept.nunique():
+        sizes = kept.groupby("subgroup").concept.nunique()
+        sizes = sizes[sizes >= 4].sample(frac=1, random_state=seed)
+        within = sizes.index[sizes.cumsum() <= max(concepts, sizes.iloc[0])]
+        kept = kept[kept.subgroup.isin(within)]
+    return kept.sort_values(["concept", "vendor"]).index.to_numpy()
+
+
 def questions(table: pd.DataFrame, pixels: np.ndarray, seed: int = 0) -> Questions:
     """Draw the questions for the concepts that all vendors of `table` drew.
 
