@@ -346,6 +346,20 @@ def test_scatter_names_only_the_dots_that_have_a_name():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["google", "twitter"]
 
 
+def test_a_power_law_is_fitted_through_the_middle():
+    x = np.array([0.25, 0.5, 1.0, 2.0, 4.0])
+    table = pd.DataFrame({"x": x, "y": x**1.5, "name": list("abcde")})
+    with plotting.style():
+        figure = plotting.new_figure()
+        ax = plotting.power_law(figure, table, "x", "y", (-0.2, 0.2), label="name", count=1)
+    fit = ax.lines[0].get_xydata()
+    assert fit[:, 1] == pytest.approx(fit[:, 0] ** 1.5)
+    band = ax.collections[1].get_paths()[0].vertices
+    assert band[:, 1].max() == pytest.approx(4**0.3)  # 0.2 of the line, where all dots lie on it
+    assert {text.get_text() for text in ax.texts} == {"by chance", "fit", "a", "e"}
+    assert ax.xaxis.get_major_formatter()(0.25, None) == "1/4"
+
+
 def test_flow_joins_each_step_to_the_next():
     steps = [("Corpus", "drawings"), ("CLIP", "what it is about"), ("U-Net", "what was added")]
     with plotting.style():

@@ -94,6 +94,8 @@ def test_words_and_changes_match_a_hand_computation():
     assert found.word.tolist() == ["a", "b"]
     assert found.mass.tolist() == pytest.approx([0.5, 0.3])
     assert found.change.tolist() == pytest.approx([2.0, 4.5])
+    assert found.relative_mass.tolist() == pytest.approx([(5 / 3) ** 0.5, (3 / 5) ** 0.5])
+    assert found.relative_change.tolist() == pytest.approx([2 / 3, 3 / 2])
     control = attention.control(run, masses)
     assert (control.padding, control.word) == pytest.approx((0.125, 3.25))
     assert control.missing == pytest.approx(0, abs=1e-9) and control.passed

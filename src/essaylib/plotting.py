@@ -395,20 +395,21 @@ def crossed_shares(
 ) -> Axes:
     """Stacked bars of a crossed table: one factor from the left, the other from the right.
 
-    What neither explains stands between them, and each factor's interval at its own end. A line is
-    drawn below the first `after` bars. Shares below zero, as chance makes them, have no width.
+    What neither explains stands between them; each factor's interval lies below its end. A line is
+    drawn after the first `after` bars. Shares below zero, as chance makes them, have no width.
     """
     colours = {rows: ACCENT, rest: SERIES_COLOURS[3], columns: SERIES_COLOURS[1]}
     drawn = table.assign(**{part: table[part].clip(0, 1) for part in colours})
     ax = shares(target, drawn, label, list(colours), "share of variance", colours)
-    places = range(len(table))
+    places = np.arange(len(table)) + 0.39
     near, far = _errors(table, rows), _errors(table, columns)[::-1]
-    look = {"fmt": "none", "color": INK, "elinewidth": 2.4}
+    look = {"fmt": "|", "color": INK, "elinewidth": 1.4, "markersize": 7, "markeredgewidth": 1.4}
     ax.errorbar(table[rows], places, xerr=near, **look)
     ax.errorbar(1 - table[columns], places, xerr=far, **look)
     if after is not None:
-        ax.axhline(after - 0.5, color=MUTED, linewidth=0.8)
+        ax.axhline(after - 0.45, color=MUTED, linewidth=0.8)
     ax.set_xlim(0, 1)
+    ax.set_ylim(len(table) - 0.4, -0.5)
     return ax
 
 
@@ -518,6 +519,48 @@ def scatter(
             ax.plot([], [], marker, color=colour, label=name)
     if group is not None:
         ax.legend(frameon=False, loc="best", handletextpad=0.2)
+    return _labelled(ax, xlabel or x, ylabel or y)
+
+
+def power_law(
+    target: Figure | Axes,
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    null: tuple[float, float],
+    label: str | None = None,
+    count: int = 3,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+) -> Axes:
+    """Two ratios, one dot a row, both on logarithmic scales whose middle is one; and their fit.
+
+    The line is the least-squares fit of logarithms through the middle. `null` is the range of the
+    correlation by chance, drawn as the range of lines that it would give. `label` names the
+    `count` dots that lie highest, and the lowest.
+    """
+    ax = _axes(target)
+    across, up = np.log(table[x].to_numpy()), np.log(table[y].to_numpy())
+    ax.scatter(table[x], table[y], s=16, color=ACCENT, alpha=0.65, linewidth=0, zorder=2)
+    ends = np.exp(np.array([across.min(), 0, across.max()]))
+    slope = across @ up / (across @ across)
+    chance = np.array(null) * np.sqrt((up @ up) / (across @ across))
+    lines = ends[:, None] ** chance
+    ax.fill_between(ends, lines.min(1), lines.max(1), color=NULL, alpha=0.3, linewidth=0, zorder=1)
+    ax.plot(ends, ends**slope, color=SERIES_COLOURS[1], zorder=3)
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log", base=2)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(
+            lambda value, _: f"{value:g}" if value >= 1 else f"1/{1 / value:g}"
+        )
+    _note_at(ax, "by chance", ends[0], 1, (0, 3), MUTED)
+    _note_at(ax, "fit", ends[-1], ends[-1] ** slope, (4, 0), SERIES_COLOURS[1], va="center")
+    order = np.argsort(up, kind="stable")
+    for row in [*order[:count], *order[len(order) - count :]] if label else ():
+        _note_at(
+            ax, _word(table[label].iloc[row]), table[x].iloc[row], table[y].iloc[row], (4, 3), INK
+        )
     return _labelled(ax, xlabel or x, ylabel or y)
 
 

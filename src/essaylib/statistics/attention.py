@@ -41,10 +41,11 @@ def changes(run: Run) -> pd.DataFrame:
 
 
 def words(run: Run, masses: pd.DataFrame) -> pd.DataFrame:
-    """One row a content word: prompt, word, mass, change.
+    """One row a content word: prompt, word, mass, change, relative_mass, relative_change.
 
     mass: the word's share of the attention that neither the start token nor the padding took, mean
-    over the seeds. change: as in `changes`.
+    over the seeds. change: as in `changes`. The last two are multiples of the prompt's geometric
+    mean, NaN or infinite where a word has no mass or no effect at all.
     """
     kept = masses[~masses.token.isin(LEFT_OUT)]
     sums = kept.groupby(["prompt", "token"]).share.sum()
@@ -56,7 +57,12 @@ def words(run: Run, masses: pd.DataFrame) -> pd.DataFrame:
     if len(lost):
         word, prompt = lost.word.iloc[0], lost.prompt.iloc[0]
         raise EssayError(f"No attention was measured for {word!r} of {prompt!r}.")
-    return found[["prompt", "word", "mass", "change"]]
+    found = found[["prompt", "word", "mass", "change"]]
+    for name in ("mass", "change"):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.log(found[name])
+            found[f"relative_{name}"] = np.exp(logs - logs.groupby(found.prompt).transform("mean"))
+    return found
 
 
 def mass(
