@@ -89,7 +89,8 @@ class Ledger:
 def selection(table: pd.DataFrame, concepts: int | None = None, seed: int = 0) -> np.ndarray:
     """Rows of the drawings of the concepts that all four vendors drew, by concept and vendor.
 
-    With `concepts`, of that many at most, in whole subgroups drawn by lot: wrong choices need peers.
+    With `concepts`, of that many at most, in whole subgroups drawn by lot (wrong choices are
+    peers), but of one subgroup at least.
     """
     table = table.reset_index(drop=True)
     kept = table[table.groupby("concept").vendor.transform("nunique") == 4]
