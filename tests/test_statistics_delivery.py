@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from essaylib.errors import EssayError
+from essaylib.measures import drift
 from essaylib.runs import Run
 from essaylib.statistics import delivery
 
@@ -74,63 +75,30 @@ def test_curves_without_a_common_level_are_refused():
 # Finish.
 
 
-def rounds(change, count=20, n=10, seed=0):
-    """Pictures that pass through `change(picture, round)`, from random ones."""
-    rng = np.random.default_rng(seed)
+def after(change, count=20, n=10):
+    """Distances of pictures that pass through `change(picture, round, rng)` again and again."""
+    rng = np.random.default_rng(0)
     passed = [rng.integers(60, 120, size=(n, 8, 8, 3))]
     for number in range(count):
         passed.append(change(passed[-1], number, rng))
-    return np.stack(passed).astype(np.uint8)
-
-
-def test_distances_are_root_mean_squares_in_grey_levels():
-    passed = rounds(lambda x, number, rng: x + number + 1, count=3, n=2)
-    assert delivery.distances(passed)[0] == pytest.approx(
-        np.array([[0, 1, 3, 6], [1, 0, 2, 5], [3, 2, 0, 3], [6, 5, 3, 0]])
-    )
-    assert delivery.drift(delivery.distances(passed))[1] == pytest.approx([0, 2, 5])
+    return drift.distances(np.stack(passed).astype(np.uint8))
 
 
 def test_a_picture_that_keeps_moving_supports_the_claim():
     def walk(x, number, rng):
         return x + rng.choice([1, 2], size=(len(x), 1, 1, 1))
 
-    test = delivery.finish(rounds(walk), draws=2000)
+    test = delivery.finish(after(walk), draws=2000)
     assert test.low > 0.5 and test.p < 0.001 and test.n == 10
     assert test.estimate > 5
 
 
 def test_a_fixed_point_contradicts_it():
-    still = rounds(lambda x, number, rng: x + 5 if number == 0 else x)
+    still = after(lambda x, number, rng: x + 5 if number == 0 else x)
     test = delivery.finish(still, draws=2000)
     assert (test.estimate, test.p) == (0, 1) and test.high < 0.5
 
 
-def test_trembling_about_a_fixed_point_is_no_drift():
-    """Each round is one still picture and noise of its own: its last is like any other."""
-    base = np.random.default_rng(1).integers(60, 120, size=(10, 8, 8, 3))
-
-    def tremble(x, number, rng):
-        return base + 10 + rng.integers(-2, 3, size=base.shape)
-
-    found = delivery.shuffled(delivery.distances(rounds(tremble)), draws=2000)
-    assert found.low < found.observed < found.high
-
-
-def test_shuffling_draws_ordered_pairs_of_rounds():
-    """With two rounds, either may come first: the null's mean is that of the two orders."""
-    between = np.array([[[0, 2, 5], [2, 0, 4], [5, 4, 0.0]]] * 2)
-    found = delivery.shuffled(between, draws=4000)
-    assert found.observed == 2 and found.mean == pytest.approx((4 / 2 + 4 / 5) / 2, rel=0.02)
-    assert set(found.draws.round(6)) == {0.8, 1.4, 2.0}
-
-
-def test_degenerate_rounds_are_refused():
-    still = rounds(lambda x, number, rng: x)
+def test_a_first_round_without_effect_is_refused():
     with pytest.raises(EssayError, match="changes nothing"):
-        delivery.finish(still, draws=2000)
-    with pytest.raises(EssayError, match="fewest"):
-        delivery.distances(still[:2])
-    moving = delivery.distances(rounds(lambda x, number, rng: x + 1))
-    with pytest.raises(EssayError, match="too few"):
-        delivery.shuffled(moving, draws=10)
+        delivery.finish(after(lambda x, number, rng: x), draws=2000)

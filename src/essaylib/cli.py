@@ -298,13 +298,15 @@ def sample(
     settings = ", ".join(setting.name for setting in drawn.plan.settings)
     typer.echo(f"{plan}: {len(drawn):,} images at the settings {settings}.")
     if model in (None, "embedded"):
-        from essaylib import judgements, masses, models
+        from essaylib import judgements, masses, models, rounds
 
         pipe = models.load(device=device or "auto")
         if drawn.plan.judged:
             typer.echo(f"Judged: {judgements.keep(drawn, pipe)}")
         if any(setting.hidden for setting in drawn.plan.settings):
             typer.echo(f"Attention: {masses.keep(drawn, pipe)}")
+        if plan == rounds.PLAN:
+            typer.echo(f"Rounds: {rounds.keep(pipe)}")
 
 
 app.add_typer(

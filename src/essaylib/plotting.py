@@ -674,8 +674,12 @@ def null_band(
     high: float | None = None,
     label: str = "chance",
     axis: str = "y",
+    side: str = "left",
 ) -> None:
-    """Draw what there would be if nothing were there: a dashed line, or a band from low to high."""
+    """Draw what there would be if nothing were there: a dashed line, or a band from low to high.
+
+    A level one is named at its `side`, "left" or "right".
+    """
     span, line = (ax.axhspan, ax.axhline) if axis == "y" else (ax.axvspan, ax.axvline)
     if high is None:
         line(low, color=NULL, linewidth=1, linestyle=DASHED, zorder=1)
@@ -685,8 +689,9 @@ def null_band(
         line(high_line, color=NULL, linewidth=0.8, linestyle=DASHED, zorder=1)
     edge = low if high is None else max(low, high)
     if axis == "y":
-        place, coordinates, offset = (0, edge), ax.get_yaxis_transform(), (3, 2)
-        alignment = ("left", "bottom")
+        right = side == "right"
+        place, coordinates = (float(right), edge), ax.get_yaxis_transform()
+        offset, alignment = (-3 if right else 3, 2), (side, "bottom")
     else:
         place, coordinates, offset = (edge, 1), ax.get_xaxis_transform(), (0, 3)
         alignment = ("center", "bottom")

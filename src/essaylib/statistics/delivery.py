@@ -9,9 +9,7 @@ import numpy as np
 
 from essaylib import claims
 from essaylib.errors import EssayError
-from essaylib.measures import bootstrap, frontier
-from essaylib.measures.frontier import Contrast
-from essaylib.measures.permutation import LEAST, Null
+from essaylib.measures import bootstrap, drift, frontier
 
 if TYPE_CHECKING:
     from essaylib.runs import Run
@@ -60,66 +58,16 @@ def speed(slow: np.ndarray, fast: np.ndarray, draws: int = 10_000, seed: int = 0
     slow, fast: outcomes (prompts, scales, 2), as `curves` gives them. Raises `EssayError` where the
     two share no level of adherence.
     """
-    found: Contrast = frontier.between(slow, fast, draws, seed)
+    found = frontier.between(slow, fast, draws, seed)
     return claims.Test.of(found.difference, found.null.p)
 
 
-def distances(passed: np.ndarray) -> np.ndarray:
-    """Return root mean square distances between the rounds of each picture, in grey levels.
-
-    passed: uint8 (rounds + 1, n, H, W, 3), as `interventions.autoencoder_rounds` gives; returns
-    (n, rounds + 1, rounds + 1).
-    """
-    passed = np.asarray(passed)
-    if passed.ndim < 3 or len(passed) < 3:
-        raise EssayError(f"Two rounds are the fewest to compare, not those of {passed.shape}.")
-    rounds, n = passed.shape[:2]
-    found = np.empty((n, rounds, rounds))
-    for picture in range(n):
-        flat = passed[:, picture].reshape(rounds, -1).astype(np.float64)
-        gram = flat @ flat.T  # whole numbers, so the subtraction below is exact
-        squares = np.diag(gram)[:, None] + np.diag(gram)[None] - 2 * gram
-        found[picture] = np.sqrt(np.maximum(squares, 0) / flat.shape[1])
-    return found
-
-
-def drift(between: np.ndarray) -> np.ndarray:
-    """Return each round's distance from the first, over the first's from the original.
-
-    between: (n, rounds + 1, rounds + 1), as `distances` gives; returns (n, rounds) for rounds 1 up.
-    Raises `EssayError` where the first round changed nothing.
-    """
-    first = between[:, 1, 0]
-    if not (first > 0).all():
-        raise EssayError("A first round that changes nothing leaves no measure for the others.")
-    return between[:, 1:, 1] / first[:, None]
-
-
-def shuffled(between: np.ndarray, draws: int = 10_000, seed: int = 0) -> Null:
-    """Shuffle the rounds after the original within every picture: the drift of a fixed point.
-
-    Only which round comes first and which last matters, so that an ordered pair is drawn.
-    """
-    observed = float(drift(between)[:, -1].mean())
-    if draws < LEAST:
-        raise EssayError(f"{draws} draws are too few for a p: use at least {LEAST:,}.")
-    rng = np.random.default_rng(seed)
-    n, rounds = len(between), between.shape[1] - 1
-    first = rng.integers(rounds, size=(draws, n))
-    last = (first + rng.integers(1, rounds, size=(draws, n))) % rounds
-    picture = np.arange(n)
-    ratio = between[picture, last + 1, first + 1] / between[picture, first + 1, 0]
-    if not np.isfinite(ratio).all():
-        raise EssayError("A round that equals the original leaves no measure for the others.")
-    return Null(observed, ratio.mean(axis=1))
-
-
-def finish(passed: np.ndarray, draws: int = 10_000, seed: int = 0) -> claims.Test:
+def finish(between: np.ndarray, draws: int = 10_000, seed: int = 0) -> claims.Test:
     """Return how far the last round lies from the first, over the first from the original.
 
-    passed: uint8 (rounds + 1, n, H, W, 3) of n pictures that went through the autoencoder again
-    and again; 20 rounds as registered. Interval: BCa over pictures, 4,000 resamples.
+    between: (n, rounds + 1, rounds + 1) distances of pictures that went through the autoencoder
+    again and again (`drift.distances`); 20 rounds as registered. Interval: BCa over pictures, 4,000
+    resamples.
     """
-    between = distances(passed)
-    estimate = bootstrap.mean(drift(between)[:, -1], method="bca", seed=seed)
-    return claims.Test.of(estimate, shuffled(between, draws, seed).p)
+    estimate = bootstrap.mean(drift.drift(between)[:, -1], method="bca", seed=seed)
+    return claims.Test.of(estimate, drift.shuffled(between, draws, seed).p)
