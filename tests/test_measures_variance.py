@@ -191,6 +191,9 @@ def test_the_ratio_is_that_of_the_shares_and_zero_for_columns_dealt_at_random():
     found, parts = variance.ratio(x, draws=200), variance.shares(x)
     assert found.estimate == pytest.approx(parts.columns / parts.rows)
     assert found.low < found.estimate < found.high and found.n == 300
+    few = [variance.ratio(x[i : i + 30], draws=200) for i in range(0, 300, 30)]
+    middle = np.mean([(one.low + one.high) / 2 - one.estimate for one in few])
+    assert abs(middle) < 0.1 * found.estimate  # repeated rows do not shift a resample
     dealt = variance.ratio(rng.permuted(x, axis=1), draws=200)
     assert dealt.estimate == pytest.approx(0, abs=0.01)
     with pytest.raises(EssayError, match="rows explain nothing"):

@@ -46,7 +46,12 @@ def over_rows(
     x = _table(x)
     pick = _picker(component)
     n = len(x)
-    found = pick(_resampled(x, draws, seed))
+    rng = np.random.default_rng(seed)
+    found = np.empty(draws)
+    for start in range(0, draws, 500):
+        picked = rng.integers(n, size=(min(500, draws - start), n))
+        weights = np.stack([np.bincount(row, minlength=n) for row in picked])
+        found[start : start + len(picked)] = pick(_shares(x, weights))
     left_out = pick(_shares(x, 1.0 - np.eye(n))) if method == "bca" else None
     return bootstrap.interval(float(pick(_shares(x, np.ones((1, n))))[0]), found, n, left_out)
 
@@ -54,14 +59,30 @@ def over_rows(
 def ratio(x: np.ndarray, draws: int = 1000, seed: int = 0) -> Estimate:
     """Return the columns' share over the rows' (vendor to concept), with its interval over rows.
 
-    Zero where columns are dealt at random. Raises `EssayError` where rows explain nothing.
+    About zero where columns are dealt at random. In a resample only pairs of different rows tell
+    of columns: a row drawn twice would agree with itself. Raises `EssayError` where rows explain
+    nothing.
     """
     x = _table(x)
-    parts = np.vstack([_shares(x, np.ones((1, len(x)))), _resampled(x, draws, seed)])
-    if (parts[:, 0] <= 0).any():
+    n, columns = x.shape[:2]
+    same = sum(x[:, c] @ x[:, c].T for c in range(columns)) / columns
+    sums = x.sum(1)
+    other = (sums @ sums.T - columns * same) / (columns * (columns - 1))
+    rng = np.random.default_rng(seed)
+    weights = np.ones((draws + 1, n))  # the first is the table as it is
+    weights[1:] = rng.multinomial(n, np.full(n, 1 / n), size=draws)
+    pairs = n**2 - (weights**2).sum(1)
+
+    def of_two_rows(products: np.ndarray) -> np.ndarray:
+        whole = ((weights @ products) * weights).sum(1)
+        return (whole - weights**2 @ np.diag(products)) / pairs
+
+    neither = of_two_rows(other)
+    row = weights @ np.diag(other) / n - neither
+    if (row <= 0).any():
         raise EssayError("The rows explain nothing: a ratio to their share is undefined.")
-    observed, *found = parts[:, 1] / parts[:, 0]
-    return bootstrap.interval(float(observed), np.array(found), len(x))
+    observed, *found = (of_two_rows(same) - neither) / row
+    return bootstrap.interval(float(observed), np.array(found), n)
 
 
 @dataclass(frozen=True)
@@ -211,18 +232,6 @@ def _shares(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
     between_columns = rows * ((column_means**2).sum((1, 2)) - columns * grand)
     parts = np.stack(_components(between_rows, between_columns, total, rows, columns), axis=1)
     return parts / parts.sum(1, keepdims=True)
-
-
-def _resampled(x: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Shares (draws, 3) of tables whose rows were drawn with replacement from x (R, C, d)."""
-    n = len(x)
-    rng = np.random.default_rng(seed)
-    found = np.empty((draws, 3))
-    for start in range(0, draws, 500):
-        picked = rng.integers(n, size=(min(500, draws - start), n))
-        weights = np.stack([np.bincount(row, minlength=n) for row in picked])
-        found[start : start + len(picked)] = _shares(x, weights)
-    return found
 
 
 def _components(between_rows, between_columns, total, rows, columns) -> tuple:
