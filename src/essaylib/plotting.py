@@ -555,7 +555,7 @@ def power_law(
             lambda value, _: f"{value:g}" if value >= 1 else f"1/{1 / value:g}"
         )
     _note_at(ax, "by chance", ends[0], 1, (0, 3), MUTED)
-    _note_at(ax, "fit", ends[-1], ends[-1] ** slope, (4, 0), SERIES_COLOURS[1], va="center")
+    _note_at(ax, "fit", ends[-1], ends[-1] ** slope, (-3, 5), SERIES_COLOURS[1], "right")
     order = np.argsort(up, kind="stable")
     for row in [*order[:count], *order[len(order) - count :]] if label else ():
         _note_at(
