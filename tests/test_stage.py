@@ -1,27 +1,18 @@
 """The site of a tiny book, built once and looked at from many sides."""
 
-import functools
 import html
 import json
 import os
 import re
 import shutil
-import threading
-from contextlib import contextmanager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
+import browsing
 import pytest
 from tiny_book import Book, Inline
 
 from essaylib.errors import EssayError
 from essaylib.publishing import execute, stage
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 GRAVE = ("error", "warning")
 BIBLIOGRAPHY = (
     "@book{agre1997, author={Agre, Philip}, title={Practice}, publisher={P}, year={1997}}\n"
@@ -105,13 +96,8 @@ def test_no_page_asks_another_host_for_anything(book):
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_in_a_browser_under_a_sub_path_nothing_is_missing(book, tmp_path, width):
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs Chromium at {CHROMIUM}")
-    from playwright.sync_api import sync_playwright
-
     shutil.copytree(book.root / "_build/html", tmp_path / "sub/path")
-    with served(tmp_path) as address, sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    with browsing.served(tmp_path) as address, browsing.browser() as browser:
         for name in ("book/index", "book/one", "book/bibliography", "search"):
             tab = browser.new_page(viewport={"width": width, "height": 800})
             asked, told = [], []
@@ -126,18 +112,6 @@ def test_in_a_browser_under_a_sub_path_nothing_is_missing(book, tmp_path, width)
             assert [x for x in asked if not x[0].startswith(local) or x[1] >= 400] == []
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
             tab.close()
-        browser.close()
-
-
-@contextmanager
-def served(folder):
-    """Serve a folder on the loopback address, on a free port."""
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
 
 
 def test_formulas_are_mathml_and_widgets_stay_in_the_notebook(page):
