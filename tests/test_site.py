@@ -172,6 +172,14 @@ def test_the_page_states_the_claim_once_and_keeps_what_the_head_does_not_say(pag
     assert "fewer authors" in other.source
 
 
+def test_every_chapter_states_its_claims_as_registered():
+    for claim in claims.load(ROOT / "book/claims.yml"):
+        path = ROOT / f"book/{claim.chapter}.md"
+        if path.is_file():
+            (paragraph,) = heads.STATED.findall(path.read_text())
+            assert heads.plain(claim.sentence) in heads.plain(paragraph), claim.id
+
+
 def test_a_page_without_a_claim_has_a_head_below_its_subtitle(page):
     text = page("book/index")
     assert "chapter-claim" not in text

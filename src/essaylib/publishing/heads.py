@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 WORDS_A_MINUTE = 220
 
-_STATED = re.compile(
+STATED = re.compile(
     r"^\*\*The claims?, as this book states (?:it|them)\.\*\*(.*?)(?:\n\n|\Z)", re.M | re.S
 )
+"""The paragraph in which a chapter's prose states its claim."""
+
 _NO_PROSE = re.compile(r"^(`{3,}|~{3,}|\${2}).*?^\1`*$|<[^>]*>|^\(.*\)=$|\{[\w:-]+\}", re.M | re.S)
 _TITLE = re.compile(r"\A\s*# .+$(\n+\*[^*\n]+\*$)?", re.M)
 """A page's title and, where there is one, the line in italics below it: its subtitle."""
@@ -37,7 +39,7 @@ def add(chapter: Chapter, notebook: NotebookNode) -> None:
     minutes = reading_minutes(notebook)
     text = first.source
     stated = claims_of(chapter)
-    if (found := _STATED.search(text)) and _same(found[1], stated):
+    if (found := STATED.search(text)) and _same(found[1], stated):
         text = text[: found.start()] + text[found.end() :]
     title = _TITLE.match(text)
     if title is None:
@@ -89,13 +91,14 @@ def block(html: str) -> str:
 
 def _same(text: str, stated: list[Claim]) -> bool:
     """Whether a paragraph says the registered sentences and nothing else."""
-    rest = _plain(text)
+    rest = plain(text)
     for claim in stated:
-        rest = rest.replace(_plain(claim.sentence), "")
+        rest = rest.replace(plain(claim.sentence), "")
     return bool(stated) and not rest.strip()
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Text without markup, roles, line breaks and typographic apostrophes, to be compared."""
     text = re.sub(r"\{[\w:-]+\}`([^`<]*?)\s*(?:<[^>]*>)?`", r"\1", text)
     return " ".join(re.sub(r"[*_`]", "", text).replace("’", "'").split())
 
