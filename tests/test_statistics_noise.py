@@ -42,6 +42,15 @@ def test_each_half_life_has_its_interval():
     assert life.low < 600 < life.high and life.high - life.low < 60
 
 
+def test_what_is_left_is_tabled_from_one_to_nothing():
+    rows = noise.table(decaying(600, 450), resamples=200).set_index(["question", "timestep"])
+    assert rows.shape == (3 * len(T), 3)
+    assert rows.loc[("concept", 0)].to_numpy() == pytest.approx(1)
+    assert rows.left["concept", 600] == pytest.approx(0.5, abs=0.03)
+    assert (rows.left_low - 1e-9 <= rows.left).all() and (rows.left <= rows.left_high + 1e-9).all()
+    assert rows.left_high["vendor", 1000] < 0.05
+
+
 def test_the_control_reads_both_ends():
     found = decaying(400, 450)
     assert found.floor("vendor") == 0.25

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from essaylib.claims import Test
 from essaylib.errors import EssayError
@@ -86,6 +87,23 @@ def half_life(found: Decay, question: str, resamples: int = 1000, seed: int = 0)
         return decay.half_life(found.timesteps, mean / mean[0])
 
     return bootstrap.bootstrap(life, len(curves), draws=resamples, seed=seed)
+
+
+def table(found: Decay, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """What is left of each clean score: question, timestep, left, left_low, left_high.
+
+    1 on clean latents, 0 at the floor; 95 % intervals over concepts.
+    """
+    m = len(found.answers)
+    counts = np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), size=resamples)
+    rows = []
+    for question in QUESTIONS:
+        curves = found.curves(question)
+        drawn = counts @ curves
+        low, high = np.quantile(drawn / drawn[:, :1], [0.025, 0.975], axis=0)
+        part = {"timestep": found.timesteps, "left": curves.mean(0)}
+        rows.append(pd.DataFrame(part | {"left_low": low, "left_high": high, "question": question}))
+    return pd.concat(rows, ignore_index=True)
 
 
 def readable(found: Decay) -> dict[str, tuple[float, float]]:
