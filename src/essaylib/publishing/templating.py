@@ -25,4 +25,5 @@ def _environment() -> Any:
         keep_trailing_newline=True,
     )
     found.filters["number"] = lambda value: f"{value:.3g}"
+    found.filters["typographic"] = lambda text: text.replace("'", "’")
     return found
