@@ -89,14 +89,17 @@ def test_a_copy_borrows_nothing_and_a_collage_does():
     collage[16:, 16:] = training[2][:16, 16:]
     own = striped(9)[0]
     outputs = np.stack([training[0], collage, own, np.full((32, 32, 3), 255.0)])
-    cut, known = neighbours.patches(outputs), neighbours.patches(training)
-    distances, rows = neighbours.closest(cut.pixels, known.pixels)
-    source = known.owner[rows]
-    share = neighbours.borrowed(cut.owner, source, distances < 1, images=4)
+    known = neighbours.patches(training)
+    found = neighbours.match(outputs, known)
+    share = neighbours.borrowed(found, limit=1)
     assert share[:3].tolist() == [0, 0.5, 0] and np.isnan(share[3])
-    mine = cut.owner == 1
-    assert source[mine].tolist() == [1, 0, 0, 2]
-    assert known.place[rows[mine]].tolist() == [0, 1, 2, 1]
+    mine = found.cut.owner == 1
+    assert found.source[mine].tolist() == [1, 0, 0, 2]
+    assert known.place[found.row[mine]].tolist() == [0, 1, 2, 1]
+    pieces = found.of(1, limit=1)
+    assert pieces.near.all() and pieces.main.tolist() == [False, True, True, False]
+    assert (pieces.pixels[0] == training[1][:16, :16]).all()
+    assert not found.of(2, limit=1).near.any() and not found.of(2, limit=1).main.any()
 
 
 def test_bad_images_are_refused():

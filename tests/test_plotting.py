@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgb
 
 from essaylib import plotting
 from essaylib.errors import EssayError
+from essaylib.measures import neighbours
 
 # Machado, Oliveira and Fernandes 2009: complete deuteranopia, protanopia, tritanopia.
 COLOUR_BLINDNESS = {
@@ -153,6 +154,31 @@ def test_transparency_is_set_on_white_and_floats_are_scaled():
     rgba[0, 1] = (10, 20, 30, 255)
     assert plotting.to_uint8(rgba).tolist() == [[[255, 255, 255], [10, 20, 30]]]
     assert plotting.to_uint8(np.full((1, 1), 0.5)).tolist() == [[[128, 128, 128]]]
+
+
+def test_a_parcel_map_lays_patches_where_they_belong():
+    picture = np.full((32, 32, 3), 7, np.uint8)
+    pixels = np.stack([np.full((16, 16, 3), grey, np.uint8) for grey in (10, 20, 30)])
+    found = neighbours.Pieces(
+        place=np.array([0, 1, 3]),
+        pixels=pixels,
+        source=np.array([1, 0, 0]),
+        near=np.array([True, True, False]),
+        main=np.array([True, False, False]),
+    )
+    axes = plotting.parcel_map(
+        new_figure(), [picture], [found], ["twitter", "google"], ["a"], scale=1
+    )
+    shown = [ax.images[0].get_array() for ax in axes[:3]]
+    assert (shown[0] == 7).all()
+    corners = [tuple(shown[1][y, x]) for y, x in ((0, 0), (0, 31), (31, 0), (31, 31))]
+    assert corners == [(10,) * 3, (20,) * 3, (255,) * 3, (30,) * 3]
+    google, twitter = (to_rgb(plotting.VENDOR_COLOURS[name]) for name in ("google", "twitter"))
+    assert np.allclose(shown[2][0, 0], 255 * np.array(google), atol=1)
+    assert np.allclose(shown[2][0, 31], 255 * np.array(twitter), atol=1)
+    assert (shown[2][8, 8] == 255).all()
+    words = [text.get_text() for text in axes[3].texts]
+    assert {"google 33%", "twitter 33%", "microsoft 0%", "no one near 33%"} <= set(words)
 
 
 def test_heat_keeps_the_resolution_of_the_map_visible():

@@ -75,5 +75,5 @@ def test_near_duplicates_are_round_trips_that_moved(tiny):
     drawings = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3)).astype(np.uint8)
     once, again = (copies.near_duplicates(pipe, drawings, seed) for seed in (0, 0))
     other = copies.near_duplicates(pipe, drawings, 1)
-    assert once.shape == drawings.shape and once.dtype == np.uint8
+    assert once.shape == drawings.shape and 0 <= once.min() <= once.max() <= 255
     assert (once == again).all() and (once != other).any()

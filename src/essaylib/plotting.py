@@ -166,6 +166,52 @@ def image_grid(
     return axes
 
 
+def parcel_map(
+    fig: Figure,
+    pictures: np.ndarray,
+    pieces: Sequence[Any],
+    makers: Sequence[str],
+    labels: Sequence[str],
+    scale: int = 2,
+) -> list[Axes]:
+    """A picture a row; the training patches that stand for its own; whose these are, and how many.
+
+    `pieces` holds for each of `pictures` (n, H, W, 3) what `neighbours.Matches.of` returns;
+    `makers` the vendor of each training drawing. Patches that no training patch is near are pale; a
+    spot marks those of the drawing that supplies most. What has no patch stays white.
+    """
+    cells: list[Any] = []
+    taken = []
+    for picture, found in zip(pictures, pieces, strict=True):
+        names = np.where(found.near, np.asarray(makers, dtype=object)[found.source], "no one near")
+        flags = np.array([to_rgb(VENDOR_COLOURS.get(name, FAINT)) for name in names]).reshape(-1, 3)
+        flags = np.broadcast_to(255 * flags[:, None, None], found.pixels.shape).astype(np.uint8)
+        third = flags.shape[1] // 3
+        flags[found.main, third:-third, third:-third] = 255
+        cells.append(
+            [picture, *(mosaic(picture, found.place, x) for x in (found.pixels, flags)), None]
+        )
+        taken.append([(names == name).mean() for name in (*VENDOR_COLOURS, "no one near")])
+    under = [text for label in labels for text in (label, "", "", "")]
+    heads = ["the picture", "nearest patches", "published by", ""]
+    axes = image_grid(fig, cells, labels=under, column_labels=heads, scale=scale)
+    for ax, shares in zip(axes[3::4], taken, strict=True):
+        colours = {**VENDOR_COLOURS, "no one near": MUTED}
+        for line, ((name, colour), share) in enumerate(zip(colours.items(), shares, strict=True)):
+            ax.text(0, 0.86 - 0.18 * line, f"{name} {share:.0%}", color=colour, fontsize=10)
+    return axes
+
+
+def mosaic(picture: np.ndarray, places: np.ndarray, patches: np.ndarray) -> np.ndarray:
+    """Lay patches (p, size, size, 3) at their places on a white ground of the picture's size."""
+    laid = np.full_like(picture, 255)
+    size = patches.shape[1]
+    for place, patch in zip(places, patches, strict=True):
+        y, x = (size * at for at in divmod(int(place), picture.shape[1] // size))
+        laid[y : y + size, x : x + size] = patch
+    return laid
+
+
 def heat(maps: np.ndarray, size: int, limit: float | None = None) -> np.ndarray:
     """Colour maps (n, h, w) of values from 0 to `limit` (their largest) as uint8 (n, H, W, 3).
 

@@ -155,20 +155,69 @@ def patches(images: np.ndarray, size: int = 16, flat: float = FLAT) -> Patches:
     return Patches(np.concatenate(pixels), owner, place)
 
 
-def borrowed(owner: np.ndarray, source: np.ndarray, close: np.ndarray, images: int) -> np.ndarray:
+@dataclass(frozen=True)
+class Pieces:
+    """The patches (p) of one image, each by the training patch that is nearest to it.
+
+    place: in the image's grid, row by row; pixels: (p, size, size, 3) of the training patch;
+    source: the drawing it was cut from; near: whether it lies within the threshold; main: whether
+    it does and comes from the one drawing that supplies most.
+    """
+
+    place: np.ndarray
+    pixels: np.ndarray
+    source: np.ndarray
+    near: np.ndarray
+    main: np.ndarray
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Each patch of some images beside the training patch that is nearest to it.
+
+    `cut` are the images' patches (p of them), `distance` (p,) and `row` (p,) lead to the patch of
+    `known`, `source` (p,) to the training drawing that this was cut from. `images` counts images,
+    flat ones included.
+    """
+
+    cut: Patches
+    known: Patches
+    distance: np.ndarray
+    row: np.ndarray
+    images: int
+
+    @property
+    def source(self) -> np.ndarray:
+        return self.known.owner[self.row]
+
+    def of(self, image: int, limit: float) -> Pieces:
+        """One image's patches and what stands for each."""
+        mine = np.flatnonzero(self.cut.owner == image)
+        source, near = self.source[mine], self.distance[mine] < limit
+        side = round((self.known.pixels.shape[1] // 3) ** 0.5)
+        pixels = self.known.pixels[self.row[mine]].reshape(-1, side, side, 3)
+        most = np.bincount(source[near]).argmax() if near.any() else -1
+        return Pieces(self.cut.place[mine], pixels, source, near, near & (source == most))
+
+
+def match(images: np.ndarray, known: Patches, size: int = 16) -> Matches:
+    """Find for each patch of the images (n, H, W, 3) that is not flat the nearest of `known`."""
+    cut = patches(images, size)
+    distance, row = closest(cut.pixels, known.pixels)
+    return Matches(cut, known, distance, row, len(images))
+
+
+def borrowed(found: Matches, limit: float) -> np.ndarray:
     """Return the share of each image's patches that other drawings than its main one supply.
 
-    owner: the image (p,) that each patch belongs to; source: the training drawing (p,) that its
-    nearest training patch was cut from; close: whether that patch lies within the threshold (p,).
-    Patches that go to the one drawing which an image draws on most are not counted. NaN (images,)
-    for an image without patches.
+    A drawing supplies a patch if its own is the nearest and lies within `limit`. Patches that go to
+    the one drawing which an image draws on most are not counted. NaN (images,) for an image all of
+    whose patches are flat.
     """
-    share = np.full(images, np.nan)
-    for image in np.unique(owner):
-        mine = owner == image
-        taken = source[mine & close]
-        most = np.bincount(taken).max() if len(taken) else 0
-        share[image] = (len(taken) - most) / mine.sum()
+    share = np.full(found.images, np.nan)
+    for image in np.unique(found.cut.owner):
+        pieces = found.of(image, limit)
+        share[image] = (pieces.near & ~pieces.main).mean()
     return share
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from essaylib import claims, interventions
 from essaylib.errors import EssayError
-from essaylib.measures import bootstrap, neighbours, permutation
+from essaylib.measures import bootstrap, neighbours, permutation, variance
 
 SIDE = 32
 """Side of the pictures, in pixels, between which a near-copy is sought."""
@@ -34,24 +34,23 @@ class Limits:
 
 
 def near_duplicates(pipe: Any, drawings: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Each drawing (n, H, W, 3), uint8, through the autoencoder, then moved by up to two pixels.
+    """Each drawing (n, H, W, 3), uint8, through the autoencoder, then shifted by up to two pixels.
 
-    Whole pixels to both sides, drawn evenly; what moves in from the edge is white.
+    To either side and up or down, evenly drawn (as `variance.misregistered` does). Floats.
     """
-    printed = interventions.autoencoder_rounds(pipe, drawings, 1)[1]
-    margin = ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0))
-    wide = np.pad(printed, margin, constant_values=255)
-    height, width = printed.shape[1:3]
-    moves = np.random.default_rng(seed).integers(0, 2 * SHIFT + 1, size=(len(printed), 2))
-    return np.stack(
-        [page[y : y + height, x : x + width] for page, (y, x) in zip(wide, moves, strict=True)]
-    )
+    blurred = printed(pipe, drawings)
+    return variance.misregistered(blurred, copies=1, shift=SHIFT, zoom=0, seed=seed)[:, 0]
+
+
+def printed(pipe: Any, drawings: np.ndarray) -> np.ndarray:
+    """Each drawing (n, H, W, 3), uint8, once through the autoencoder."""
+    return interventions.autoencoder_rounds(pipe, drawings, 1, batch_size=4)[1]
 
 
 def limits(drawings: np.ndarray, duplicates: np.ndarray) -> Limits:
     """Fix both thresholds on every second drawing and its near-duplicate; try them on the others.
 
-    Both arrays uint8 (n, H, W, 3). A threshold is the 95th percentile of the distances; for
+    Both arrays (n, H, W, 3). A threshold is the 95th percentile of the distances; for
     patches, of the drawing's patches from the same places of its near-duplicate, flat ones left
     out.
     """
