@@ -100,6 +100,8 @@ def _run(job: Job) -> dict[str, Any] | None:
             # Sockets in a folder of this run's own: ports chosen by two chapters at once can clash.
             config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets.name}/kernel"}}),
             cwd=job.root,
+            # A kernel that is interrupted before it is shut down complains on the terminal.
+            shutdown_kernel="immediate",
             progress_bar=False,
             request_save_on_cell_execute=False,
         )
