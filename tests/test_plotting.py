@@ -71,7 +71,7 @@ def test_vendors_differ_in_greyscale_and_stand_out_from_the_paper():
 
 @pytest.mark.parametrize("colour", [*plotting.VERDICT_COLOURS.values(), *plotting.SERIES_COLOURS])
 def test_text_on_a_colour_can_be_read(colour):
-    assert plotting.contrast(plotting._on(colour), colour) >= 4.5
+    assert plotting.contrast(plotting.ink_on(colour), colour) >= 4.5
 
 
 def test_contrast_of_black_on_white_is_twenty_one():
