@@ -1,10 +1,12 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 import typer
+from conftest import ROOT
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -99,6 +101,12 @@ def test_generate_writes_the_same_file_twice_and_says_what_it_is(checkpoint, tmp
     assert made["model"]["weights"]
 
 
+@pytest.mark.parametrize("prompt", ["", "  \n"])
+def test_an_empty_prompt_is_refused(prompt):
+    done = runner.invoke(cli.app, ["generate", prompt, "--out", "image.png"])
+    assert done.exit_code == 2 and "The prompt is empty" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -118,5 +126,48 @@ def test_a_full_disk_is_reported(tmp_path):
         def save(self, *args, **kwargs):
             raise OSError(28, os.strerror(28))
 
-    with pytest.raises(EssayError, match="No space left"):
+    with pytest.raises(EssayError, match="No space left.*another place"):
         generation._write(Full(), tmp_path / "a.png", {"prompt": "dog"})
+
+
+def test_a_folder_that_is_a_file_is_a_message_not_a_traceback(sandbox):
+    (sandbox / "parts").write_text("a file")
+    done = runner.invoke(cli.app, ["verify", "--summary", str(sandbox / "parts" / "table.md")])
+    assert done.exit_code == 2
+    assert "cannot be used (Not a directory)" in done.stderr and "another place" in done.stderr
+
+
+def test_another_failure_of_the_system_keeps_its_traceback(monkeypatch):
+    def fail():
+        raise OSError("a library's own")
+
+    monkeypatch.setattr("essaylib.models.table", fail)
+    assert isinstance(runner.invoke(cli.app, ["models"]).exception, OSError)
+
+
+@pytest.mark.parametrize("words", [["lock"], ["claims", "--lock"]])
+def test_locking_before_anything_was_run_names_the_cure(sandbox, words):
+    shutil.copy(ROOT / "book" / "claims.yml", sandbox / "book")
+    done = runner.invoke(cli.app, words)
+    assert done.exit_code == 2 and "`essay run`" in done.stderr
+    assert not list((sandbox / "book").glob("*.lock.json"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "missing"),
+    [
+        (["clip"], "tokenizer"),
+        (["judge"], "autoencoder"),
+        (["unet"], "tokenizer"),
+        (["assemble"], "tokenizer"),
+    ],
+)
+def test_a_stage_without_an_earlier_one_names_it(tmp_path, stage, missing):
+    done = runner.invoke(cli.app, ["train", *stage, "--parts", str(tmp_path)])
+    assert done.exit_code == 2 and f"`essay train {missing}` makes it" in done.stderr
+
+
+def test_a_vendor_that_is_none_cannot_be_left_out(tmp_path):
+    words = ["train", "unet", "--without", "nokia", "--parts", str(tmp_path)]
+    done = runner.invoke(cli.app, words)
+    assert done.exit_code == 2 and "There is no vendor 'nokia'" in done.stderr

@@ -287,6 +287,25 @@ def test_a_wrong_parameter_fails_the_chapter_before_it_runs(book):
     assert not (book.root / "_build/executed/one.ipynb").exists()
 
 
+@pytest.mark.parametrize("given", [{"seed": -1}, {"samples": 0}, {"device": "tpu"}])
+def test_a_parameter_out_of_range_leaves_the_last_report_as_it_was(book, given):
+    book.chapter("one", "print(seed)")
+    run()
+    before = (book.root / "_build/report.json").read_bytes()
+    with pytest.raises(EssayError, match=next(iter(given))):
+        run(**given)
+    assert (book.root / "_build/report.json").read_bytes() == before
+
+
+def test_a_chapter_that_is_not_listed_is_told_where_to_list_it(book):
+    book.chapter("one", "print(1)")
+    listed = (book.root / "_toc.yml").read_text()
+    book.chapter("two", "print(2)")
+    (book.root / "_toc.yml").write_text(listed)
+    with pytest.raises(EssayError, match="Add `- file: book/two` to _toc.yml"):
+        run(["two"])
+
+
 def test_computed_parameters_are_refused(book):
     book.chapter("one", "print(1)", parameters="```{code-cell}\n:tags: [parameters]\nn = f()\n```")
     (entry,) = run().chapters

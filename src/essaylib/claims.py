@@ -257,10 +257,13 @@ def lock() -> list[str]:
     """Take what the embedded model's chapters recorded into the lock; return the changed claims.
 
     A final verdict is computed once. Raises `EssayError` where a recorded one differs from the
-    lock: its rule must be listed as superseded and its entry removed by hand.
+    lock (its rule must be listed as superseded and its entry removed by hand), and where none has
+    been recorded.
     """
-    entries, changed = read_lock(), []
-    for id, kept in recorded().items():
+    entries, changed, found = read_lock(), [], recorded()
+    if not found:
+        raise EssayError("No verdict has been recorded yet: `essay run` runs the chapters.")
+    for id, kept in found.items():
         tests = {
             part["id"]: {key: _short(part[key]) for key in ("estimate", "low", "high", "p", "n")}
             for part in kept["parts"]

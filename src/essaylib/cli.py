@@ -6,6 +6,7 @@ Each command imports what it needs when it runs, so that `essay --help` answers 
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Annotated
 
@@ -15,15 +16,27 @@ from typer.core import TyperGroup
 from essaylib.errors import EssayError
 from essaylib.training.cli import app as train_app
 
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR)
+"""What the system says of a place where nothing can be written."""
+
 
 class EssayGroup(TyperGroup):
-    """A group of commands that turns `EssayError` into a message and exit status 2."""
+    """A group of commands that turns what the user can mend into a message and exit status 2."""
 
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
         except EssayError as error:
             typer.echo(f"essay: {error}", err=True)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            if error.errno not in UNUSABLE or not error.filename:
+                raise
+            typer.echo(
+                f"essay: {error.filename} cannot be used ({error.strerror}): make room or grant "
+                "access there, or name another place.",
+                err=True,
+            )
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo(
@@ -239,9 +252,9 @@ def lock(
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw: a concept, a vendor if you like.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="PNG file to write.")] = Path(
-        "image.png"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "--out", "-o", help="PNG file to write.")
+    ] = Path("image.png"),
     seed: Annotated[int, typer.Option(help="Seed of the initial noise.")] = 0,
     guidance: Annotated[
         float | None, typer.Option(help="Guidance scale; the model's own if not given.")

@@ -25,9 +25,11 @@ def save(
 
     `guidance_scale` and `steps` default to the model's own; `size` is the side in pixels. The file
     carries prompt, settings and the weights' hashes in its own metadata, and no date: the same
-    arguments give the same bytes. Raises `EssayError` where the place cannot be written, before
-    anything is drawn.
+    arguments give the same bytes. Raises `EssayError` for an empty prompt and for a place that
+    cannot be written, before anything is drawn.
     """
+    if not prompt.strip():
+        raise EssayError('The prompt is empty: say what to draw, as in "dog face, google".')
     output = Path(output)
     _check_writable(output)
     spec = models.resolve(model)
@@ -73,4 +75,7 @@ def _write(image: Any, output: Path, made_with: dict[str, Any]) -> None:
     try:
         image.save(output, pnginfo=info)
     except OSError as error:
-        raise EssayError(f"{output} could not be written: {error.strerror or error}.") from error
+        raise EssayError(
+            f"{output} could not be written: {error.strerror or error}. Choose another "
+            "place with -o."
+        ) from error

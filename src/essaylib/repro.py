@@ -85,7 +85,7 @@ def generate(
     """
     prompts, seeds = _listed(prompts, "prompt"), _listed(seeds, "seed")
     prompts, seeds = _matched(prompts, seeds)
-    _check_settings(steps, guidance_scale, batch_size, output)
+    _check_settings(pipe, steps, guidance_scale, batch_size, output)
     height, width = _size(pipe, height, width)
     for text in dict.fromkeys([*prompts, *([negative_prompt] if negative_prompt else [])]):
         _warn_if_cut(pipe.tokenizer, text)
@@ -151,13 +151,18 @@ def _matched(prompts: list[str], seeds: list[int]) -> tuple[list[str], list[int]
     return prompts, seeds
 
 
-def _check_settings(steps: int, guidance_scale: float, batch_size: int, output: str) -> None:
+def _check_settings(
+    pipe: Any, steps: int, guidance_scale: float, batch_size: int, output: str
+) -> None:
+    most = pipe.scheduler.config.num_train_timesteps
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
         raise EssayError(f"steps must be a whole number of at least 1, not {steps!r}; try 25.")
-    if not isinstance(guidance_scale, (int, float, np.number)) or not math.isfinite(guidance_scale):
+    if steps > most:
+        raise EssayError(f"The model knows {most} steps of noise, fewer than {steps}; try 25.")
+    if not _finite(guidance_scale) or guidance_scale < 0:
         raise EssayError(
-            f"guidance_scale must be a finite number, not {guidance_scale!r}; 1 is no guidance, "
-            "4 the book's default."
+            f"guidance_scale must be a finite number of at least 0, not {guidance_scale!r}; 1 is "
+            "no guidance, 4 the book's default."
         )
     if batch_size < 1:
         raise EssayError(f"batch_size must be at least 1, not {batch_size!r}.")

@@ -96,11 +96,17 @@ def chapters(ids: list[str] | None = None) -> list[Chapter]:
         found[chapter.id] = chapter
     unknown = [id for id in ids or () if id not in found]
     if unknown:
-        raise EssayError(
-            f"There is no chapter {', '.join(unknown)}. "
-            f"The chapters are: {', '.join(found) or 'none yet'}."
-        )
+        raise EssayError(_unknown(unknown, list(found)))
     return [chapter for chapter in found.values() if not ids or chapter.id in ids]
+
+
+def _unknown(ids: list[str], known: list[str]) -> str:
+    """Say that there are no such chapters, and what to do where one is only not listed."""
+    unlisted = [id for id in ids if is_chapter(paths.book() / f"{id}.md")]
+    if unlisted:
+        lines = ", ".join(f"`- file: book/{id}`" for id in unlisted)
+        return f"{', '.join(unlisted)}: not in the table of contents. Add {lines} to _toc.yml."
+    return f"There is no chapter {', '.join(ids)}. The chapters are: {', '.join(known) or 'none'}."
 
 
 def is_chapter(path: Path) -> bool:
@@ -187,10 +193,19 @@ def check_parameters(declared: dict[str, Any], given: dict[str, Any]) -> dict[st
                 f"The parameter {name} takes {wanted.__name__}, as in "
                 f"`{name} = {declared[name]!r}`, not {type(value).__name__} ({value!r})."
             )
-    if used.get("seed", 0) < 0:
-        raise EssayError(f"seed {used['seed']} is negative: give 0 or more.")
-    if used.get("samples", 1) < 1:
-        raise EssayError(f"samples {used['samples']} draws nothing: give 1 or more.")
-    if not _DEVICES.fullmatch(used.get("device", "auto")):
-        raise EssayError(f"There is no device {used['device']!r}: use auto, cpu, cuda or mps.")
+    check_ranges(used)
     return used
+
+
+def check_ranges(given: dict[str, Any]) -> None:
+    """Raise `EssayError` where a parameter has a value with which no chapter can run.
+
+    A value of another type is left to `check_parameters`, which knows the chapter's own.
+    """
+    numbers = {name: value for name, value in given.items() if isinstance(value, int)}
+    if numbers.get("seed", 0) < 0:
+        raise EssayError(f"seed {given['seed']} is negative: give 0 or more.")
+    if numbers.get("samples", 1) < 1:
+        raise EssayError(f"samples {given['samples']} draws nothing: give 1 or more.")
+    if not _DEVICES.fullmatch(str(given.get("device", "auto"))):
+        raise EssayError(f"There is no device {given['device']!r}: use auto, cpu, cuda or mps.")

@@ -35,6 +35,7 @@ from essaylib.publishing.chapters import (
     Chapter,
     chapters,
     check_parameters,
+    check_ranges,
     code_cells,
     defaults,
     read,
@@ -66,12 +67,14 @@ def run(
     """Bring these chapters up to date, or all of them, and return what became of each.
 
     `parameters` are set in each chapter that declares them. Raises `EssayError` for an unknown
-    chapter; a chapter that fails is an entry of the report, and the others are run. The written
-    report keeps the entries of chapters that this run did not touch.
+    chapter and for a parameter out of range, before anything is run or recorded. A chapter that
+    fails is an entry of the report, and the others are run. The written report keeps the entries
+    of chapters that this run did not touch.
     """
     parameters = parameters or {}
     if threads < 1 or (jobs is not None and jobs < 1):
         raise EssayError("--jobs and --threads must be 1 or more.")
+    check_ranges(parameters)
     if "model" in parameters and (path := models.resolve(parameters["model"]).path):
         parameters = parameters | {"model": str(path)}
     chosen = chapters(ids)

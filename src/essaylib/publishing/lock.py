@@ -88,9 +88,15 @@ def status(id: str, model: str | None = None) -> Verified:
 
 
 def accept(ids: Iterable[str] | None = None) -> list[Verified]:
-    """Write the figures as last drawn into the lock and the registry; return what differed."""
+    """Write the figures as last drawn into the lock and the registry; return what differed.
+
+    Without `ids`, all that have been drawn; raises `EssayError` where none has.
+    """
     entries, registry, differed = read(), figures.registry(), []
-    for id in ids or figures.ids():
+    chosen = list(ids or figures.ids())
+    if not chosen:
+        raise EssayError("No figure has been drawn yet: `essay run` draws them.")
+    for id in chosen:
         record = figures.load(id)
         if not record["chapter"]:
             raise EssayError(

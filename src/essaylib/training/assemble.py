@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTokenizer
 
 from essaylib import corpus, paths
+from essaylib.training.loop import made
 from essaylib.training.unet import scheduler
 
 STAGES = ("clip", "autoencoder", "judge", "unet")
@@ -29,9 +30,12 @@ def run(parts: Path = Path("checkpoints"), out: Path | None = None, frozen: bool
 
     The CLIPs that condition nothing (`CLIPS`) go to folders of their own, where the parts have
     them. Weights are stored in fp16. `training.json` says how each part was trained, `SHA256SUMS`
-    what the files are, `history/` how the losses went.
+    what the files are, `history/` how the losses went. Raises `EssayError`, before anything is
+    written, where a part has not been trained.
     """
     out = Path(out) if out else paths.models() / "emoji-ldm"
+    for name in ("tokenizer", "clip", "vae", "unet", "judge"):
+        made(parts / name)
     clip = CLIPModel.from_pretrained(parts / "clip", dtype=torch.float32)
     pipe = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(parts / "vae"),

@@ -17,7 +17,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, C
 
 from essaylib import corpus
 from essaylib.errors import EssayError
-from essaylib.training.loop import Schedule, Stage, train
+from essaylib.training.loop import Schedule, Stage, made, train
 from essaylib.training.tokenizer import LENGTH, captions
 
 SCHEDULE = Schedule(steps=3000, lr=1e-3, batch=128, warmup=150, ema=0.998)
@@ -93,7 +93,7 @@ def run(
     `start` is a folder of committed weights to go on from. `image_only` leaves the text tower as
     it is, so that a U-Net which reads it stays valid.
     """
-    words = CLIPTokenizer.from_pretrained(tokenizer)
+    words = CLIPTokenizer.from_pretrained(made(tokenizer))
     clip = CLIPModel.from_pretrained(start, dtype=torch.float32) if start else build(words, towers)
     clip.to(schedule.device)
     if image_only:

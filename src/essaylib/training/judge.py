@@ -14,7 +14,7 @@ from essaylib.corpus import VENDORS
 from essaylib.judge import SIDE, Judge, Network
 from essaylib.training.autoencoder import round_trip, to_signed
 from essaylib.training.clip import augment
-from essaylib.training.loop import Schedule, Stage, train
+from essaylib.training.loop import Schedule, Stage, made, train
 
 SCHEDULE = Schedule(steps=6000, lr=3e-3, batch=128, warmup=200, decay=0.8, ema=0.998)
 NONSENSE = 0.05
@@ -30,7 +30,7 @@ def run(
     data = corpus.load()
     concepts = list(dict.fromkeys(data.table.concept))
     learnt, unseen = data.where(split="train"), data.where(split="validation")
-    decoder = AutoencoderKL.from_pretrained(vae).to(schedule.device)
+    decoder = AutoencoderKL.from_pretrained(made(vae)).to(schedule.device)
     pictures = torch.stack([small(learnt.rgb()), small(decoded(decoder, learnt.rgb()))])
     truth = labels(learnt, concepts)
     network = Network(len(concepts), len(VENDORS)).to(schedule.device)

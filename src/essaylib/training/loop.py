@@ -145,6 +145,17 @@ def train(stage: Stage, schedule: Schedule) -> dict:
     return record(stage, schedule, step, seconds)
 
 
+def made(part: Path) -> Path:
+    """The folder that an earlier stage left; raise `EssayError` where it did not."""
+    if not part.is_dir():
+        stage = {"vae": "autoencoder"}.get(part.name, part.name)
+        raise EssayError(
+            f"There is no {part}: `essay train {stage}` makes it; --parts names another working "
+            "folder."
+        )
+    return part
+
+
 def record(stage: Stage, schedule: Schedule, step: int, seconds: float) -> dict:
     """Write `<folder>/<name>.json`, how a stage was trained, and return it."""
     facts = {

@@ -16,8 +16,9 @@ from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPModel, CLIPTokenizer
 
 from essaylib import corpus
+from essaylib.errors import EssayError
 from essaylib.training.autoencoder import to_signed
-from essaylib.training.loop import Schedule, Stage, train
+from essaylib.training.loop import Schedule, Stage, made, train
 from essaylib.training.tokenizer import LENGTH, captions
 
 SCHEDULE = Schedule(steps=30_000, lr=8e-4, batch=64, warmup=200, decay=0.4, ema=0.996)
@@ -75,8 +76,11 @@ def run(
 
     `parts` holds the trained `tokenizer`, `clip` and `vae`. `without` leaves one vendor's
     drawings out. `start` is a folder of committed weights to go on from. The weights at `EARLY`
-    of the run stay in the folder `<name>-early`: autoguidance needs a weaker version.
+    of the run stay in the folder `<name>-early`: autoguidance needs a weaker version. Raises
+    `EssayError` for an unknown vendor and for a part that has not been trained.
     """
+    if without is not None and without not in corpus.VENDORS:
+        raise EssayError(f"There is no vendor {without!r}: choose {', '.join(corpus.VENDORS)}.")
     unet = UNet2DConditionModel.from_pretrained(start) if start else build()
     unet.to(schedule.device)
     # Explicit attention: the fused kernel's backward is slow on a CPU for narrow heads.
@@ -87,7 +91,7 @@ def run(
     data = corpus.load()
     learnt = data.where(split="train", vendor=[v for v in corpus.VENDORS if v != without])
     unseen = data.where(split="validation")
-    vae = AutoencoderKL.from_pretrained(parts / "vae").to(schedule.device)
+    vae = AutoencoderKL.from_pretrained(made(parts / "vae")).to(schedule.device)
     latents = {side: encode(vae, learnt, 8 * side) for side in (8, 16)}
     fixed = encode(vae, unseen, 128)
     reached = 0.0
@@ -139,9 +143,9 @@ class Reader:
     """The text tower, asked once for each caption: captions to (n, 32, 256)."""
 
     def __init__(self, parts: Path, device: str) -> None:
-        self.words = CLIPTokenizer.from_pretrained(parts / "tokenizer")
-        tower = CLIPModel.from_pretrained(parts / "clip", dtype=torch.float32).text_model
-        self.tower, self.device = tower.to(device).eval(), device
+        self.words = CLIPTokenizer.from_pretrained(made(parts / "tokenizer"))
+        clip = CLIPModel.from_pretrained(made(parts / "clip"), dtype=torch.float32)
+        self.tower, self.device = clip.text_model.to(device).eval(), device
         self.known: dict[str, torch.Tensor] = {}
 
     @torch.no_grad()
