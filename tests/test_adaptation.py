@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-
 from checkpoints import build, write_sums
+
 from essaylib import adaptation, models
 from essaylib.errors import EssayError
 

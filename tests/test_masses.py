@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-
 from checkpoints import build
+
 from essaylib import attention, masses, models, paths, repro, runs
 from essaylib.errors import EssayError
 from essaylib.statistics import attention as statistic

@@ -4,10 +4,10 @@ import json
 import shutil
 import socket
 
+import checkpoints
 import pytest
 import torch
 
-import checkpoints
 from essaylib import hub, models, weights
 from essaylib.errors import EssayError
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
 from checkpoints import build
+
 from essaylib import corpus, interventions, models, paths, repro, rounds, runs
 from essaylib.errors import EssayError
 from essaylib.measures import drift

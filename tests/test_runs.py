@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-
 from checkpoints import build
+
 from essaylib import corpus, models, paths, plans, runs
 from essaylib.errors import EssayError
 
@@ -80,9 +80,8 @@ def draw(name="small", **options):
 
 def touch_weights(book):
     """Give the U-Net one other weight, and say so in its sums."""
-    from safetensors.torch import load_file, save_file
-
     from checkpoints import write_sums
+    from safetensors.torch import load_file, save_file
 
     path = book / "models" / "emoji-ldm" / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(path)

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import checkpoints
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-import checkpoints
 from essaylib import models, repro
 from essaylib.errors import EssayError
 from essaylib.trace import Capture, Trace, cross_attention_layers, trace

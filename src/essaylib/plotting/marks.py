@@ -1,0 +1,196 @@
+"""What figures of several kinds share: series, intervals, names, nulls."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from essaylib.plotting.house import (
+    ACCENT,
+    DASHED,
+    INK,
+    MUTED,
+    NULL,
+    SERIES_COLOURS,
+    SERIES_MARKERS,
+    VENDOR_COLOURS,
+    VENDOR_MARKERS,
+)
+
+
+def null_band(
+    ax: Axes,
+    low: float,
+    high: float | None = None,
+    label: str = "chance",
+    axis: str = "y",
+    side: str = "left",
+) -> None:
+    """Draw what there would be if nothing were there: a dashed line, or a band from low to high.
+
+    A level one is named at its `side`, "left" or "right".
+    """
+    span, line = (ax.axhspan, ax.axhline) if axis == "y" else (ax.axvspan, ax.axvline)
+    if high is None:
+        line(low, color=NULL, linewidth=1, linestyle=DASHED, zorder=1)
+    else:
+        span(low, high, facecolor=NULL, alpha=0.22, linewidth=0, zorder=0)
+        high_line = max(low, high)
+        line(high_line, color=NULL, linewidth=0.8, linestyle=DASHED, zorder=1)
+    edge = low if high is None else max(low, high)
+    if axis == "y":
+        right = side == "right"
+        place, coordinates = (float(right), edge), ax.get_yaxis_transform()
+        offset, alignment = (-3 if right else 3, 2), (side, "bottom")
+    else:
+        place, coordinates, offset = (edge, 1), ax.get_xaxis_transform(), (0, 3)
+        alignment = ("center", "bottom")
+    ax.annotate(
+        label,
+        place,
+        offset,
+        xycoords=coordinates,
+        textcoords="offset points",
+        ha=alignment[0],
+        va=alignment[1],
+        fontsize=8,
+        color=MUTED,
+    )
+
+
+def null_bar(ax: Axes, place: float, low: float, high: float, label: str = "chance") -> None:
+    """Draw the null at one place of the horizontal axis, as an upright bar from low to high."""
+    ax.vlines(place, low, high, color=NULL, linewidth=7, alpha=0.45, zorder=1)
+    note_at(ax, label, place, high, (0, 3), MUTED, "center", "bottom")
+
+
+def axes_of(target: Figure | Axes) -> Axes:
+    """The axes themselves, or a figure's first, made where it has none."""
+    if isinstance(target, Axes):
+        return target
+    return target.axes[0] if target.axes else target.add_subplot()
+
+
+def series(
+    table: pd.DataFrame, group: str | None
+) -> Iterator[tuple[str | None, pd.DataFrame, str, str]]:
+    """Each group's name, rows, colour and marker; vendors keep theirs throughout the book."""
+    if group is None:
+        yield None, table, ACCENT, "o"
+        return
+    for index, name in enumerate(dict.fromkeys(table[group])):
+        colour = VENDOR_COLOURS.get(name, SERIES_COLOURS[index % len(SERIES_COLOURS)])
+        marker = VENDOR_MARKERS.get(name, SERIES_MARKERS[index % len(SERIES_MARKERS)])
+        yield word(name), table[table[group] == name], colour, marker
+
+
+def dots(
+    ax: Axes, rows: pd.DataFrame, x: str, y: str, colour: str, marker: str, **look: Any
+) -> None:
+    """A dot a row, with its intervals on both axes as far as the table has them."""
+    xerr, yerr = errors(rows, x), errors(rows, y)
+    ax.errorbar(
+        rows[x], rows[y], xerr=xerr, yerr=yerr, fmt=marker, color=colour, elinewidth=1, **look
+    )
+
+
+def errors(rows: pd.DataFrame, column: str) -> np.ndarray | None:
+    """How far the interval reaches below and above the values, (2, rows); None without one."""
+    if f"{column}_low" not in rows:
+        return None
+    below = rows[column] - rows[f"{column}_low"]
+    above = rows[f"{column}_high"] - rows[column]
+    return np.maximum(np.stack([below, above]).astype(float), 0)
+
+
+def word(value: Any) -> str:
+    """The value as a figure writes it: numbers as short as they can be."""
+    return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)
+
+
+def label_ends(ax: Axes, ends: list[tuple[str, float, float, str]]) -> None:
+    """Write each curve's name to the right of its end, moved apart where they would touch."""
+    bottom, top = ax.get_ylim()
+    gap = (top - bottom) * 0.06
+    placed = -np.inf
+    for name, x, y, colour in sorted(ends, key=lambda end: end[2]):
+        placed = max(y, placed + gap)
+        ax.annotate(
+            name,
+            (x, placed),
+            (7, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            fontsize=8.5,
+            annotation_clip=False,
+        )
+
+
+def note_at(
+    ax: Axes,
+    text: str,
+    x: float,
+    y: float,
+    offset: tuple[float, float],
+    colour: str,
+    ha: str = "left",
+    va: str = "baseline",
+    weight: str = "normal",
+) -> None:
+    """Write a text beside a point of the data, `offset` points away."""
+    ax.annotate(
+        text,
+        (x, y),
+        offset,
+        textcoords="offset points",
+        color=colour,
+        ha=ha,
+        va=va,
+        weight=weight,
+        fontsize=8.5,
+    )
+
+
+def note(
+    ax: Axes,
+    text: str,
+    place: tuple[float, float],
+    offset: tuple[float, float],
+    ha: str,
+    va: str,
+    colour: str = INK,
+    weight: str = "normal",
+) -> None:
+    """Write a text beside a place of the axes (0 to 1 across and up), `offset` points away."""
+    ax.annotate(
+        text,
+        place,
+        offset,
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha=ha,
+        va=va,
+        color=colour,
+        weight=weight,
+        annotation_clip=False,
+    )
+
+
+def name_rows(ax: Axes, places: Sequence[float], names: Sequence[Any]) -> None:
+    """Write names where rows stand, in place of the vertical axis."""
+    ax.set_yticks(places, [word(name) for name in names])
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+
+
+def labelled(ax: Axes, xlabel: str | None, ylabel: str | None) -> Axes:
+    """Name the axes, underscores as spaces; return them."""
+    if xlabel:
+        ax.set_xlabel(xlabel.replace("_", " "))
+    if ylabel:
+        ax.set_ylabel(ylabel.replace("_", " "))
+    return ax
