@@ -190,14 +190,19 @@ def test_a_parcel_map_lays_patches_where_they_belong():
     assert (shown[2][8, 8] == 255).all()
     words = [text.get_text() for text in axes[3].texts]
     assert {"google 33%", "twitter 33%", "microsoft 0%", "none near 33%"} <= set(words)
-    assert [text.get_text() for text in axes[2].texts] == ["borrowed 33%", "published by"]
+    under = axes[2].texts[0].get_text()
+    assert under.replace("\n", "") == "borrowed 33%"
 
 
 def test_names_of_points_keep_clear_of_each_other():
-    table = pd.DataFrame({"x": [0.30, 0.31, 0.32], "y": [0.50, 0.51, 0.50], "w": ["one", "two", "six"]})
+    table = pd.DataFrame(
+        {"x": [0.30, 0.31, 0.32], "y": [0.50, 0.51, 0.50], "w": ["one", "two", "six"]}
+    )
     with plotting.style():
         fig = plotting.new_figure((5, 4))
-        ax = plotting.frontier(fig, table.assign(kind="ordinary"), "x", "y", label="w", group="kind")
+        ax = plotting.frontier(
+            fig, table.assign(kind="ordinary"), "x", "y", label="w", group="kind"
+        )
         ax.set(xlim=(0, 1), ylim=(0, 1))
         plotting.null_bar(ax, 0.31, 0.4, 0.5)
         fig.draw_without_rendering()

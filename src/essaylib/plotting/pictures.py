@@ -9,15 +9,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.textpath import TextPath
 
 from essaylib.errors import EssayError
 from essaylib.plotting.house import (
     DPI,
-    FAINT,
     HEAT,
     LETTER,
-    LINE,
     MUTED,
+    NO_ONE,
     SERIES_COLOURS,
     VENDOR_COLOURS,
     WIDTH,
@@ -39,6 +40,7 @@ def image_grid(
 
     Nothing is resampled: an image pixel becomes `scale` × `scale` pixels of the saved file (by
     default as many as the page's column holds), and the figure takes the size that this needs.
+    Type is larger where the figure is wide, so that it can still be read on a telephone.
     `images` is n images or rows of images, uint8 or 0..1 floats, grey, RGB, or RGBA (set on
     white); None leaves a place empty. `labels` are written under the images. Returns the axes,
     row by row.
@@ -56,16 +58,15 @@ def image_grid(
     _check_count("column_labels", column_labels, columns)
     _check_count("labels", labels, len(pixels))
 
-    longest = (
-        max(len(line) for text in row_labels for line in text.split("\n")) if row_labels else 0
-    )
-    left = gap + round(longest * LETTER)
+    points = 9 if scale == 1 else 11
+    left = gap + max((_width(text, points) for text in row_labels or ()), default=0)
     if scale is None:
         scale = max(1, int((WIDTH * DPI - left - columns * gap) // (columns * width)))
     width, height = width * scale, height * scale
-    column_labels, labels = _wrapped(column_labels, width), _wrapped(labels, width)
-    head = _lines(column_labels) * LINE + gap
-    foot = _lines(labels) * LINE
+    column_labels = _wrapped(column_labels, width, points)
+    labels = _wrapped(labels, width, points)
+    head = _lines(column_labels) * _line(points) + gap
+    foot = _lines(labels) * _line(points)
     total = (left + columns * (width + gap), head + rows * (height + foot + gap))
     _set_pixels(fig, total)
 
@@ -79,11 +80,11 @@ def image_grid(
         if cell is not None:
             ax.imshow(cell.repeat(scale, 0).repeat(scale, 1), interpolation="none", aspect="auto")
         if labels:
-            note(ax, labels[index], (0.5, 0), (0, -3), "center", "top")
+            note(ax, labels[index], (0.5, 0), (0, -3), "center", "top", points=points)
         if row_labels and column == 0:
-            note(ax, row_labels[row], (0, 0.5), (-4, 0), "right", "center")
+            note(ax, row_labels[row], (0, 0.5), (-4, 0), "right", "center", points=points)
         if column_labels and row == 0:
-            note(ax, column_labels[column], (0.5, 1), (0, 3), "center", "bottom")
+            note(ax, column_labels[column], (0.5, 1), (0, 3), "center", "bottom", points=points)
     return axes
 
 
@@ -93,33 +94,42 @@ def parcel_map(
     pieces: Sequence[Any],
     makers: Sequence[str],
     labels: Sequence[str],
+    borrowed: Sequence[float],
     scale: int = 2,
 ) -> list[Axes]:
     """A picture a row; the training patches that stand for its own; whose these are, and how many.
 
     `pieces` holds for each of `pictures` (n, H, W, 3) what `neighbours.Matches.of` returns;
-    `makers` the vendor of each training drawing. Patches that no training patch is near are pale; a
-    spot marks those of the drawing that supplies most. What has no patch stays white.
+    `makers` the vendor of each training drawing; `borrowed` the share written under each map.
+    Patches that no training patch is near are grey; a spot marks those of the drawing that supplies
+    most. What has no patch stays white.
     """
+    colours = {**VENDOR_COLOURS, "none near": NO_ONE}
     cells: list[Any] = []
     taken = []
     for picture, found in zip(pictures, pieces, strict=True):
-        names = np.where(found.near, np.asarray(makers, dtype=object)[found.source], "no one near")
-        flags = np.array([to_rgb(VENDOR_COLOURS.get(name, FAINT)) for name in names]).reshape(-1, 3)
+        names = np.where(found.near, np.asarray(makers, dtype=object)[found.source], "none near")
+        flags = np.array([to_rgb(colours[name]) for name in names]).reshape(-1, 3)
         flags = np.broadcast_to(255 * flags[:, None, None], found.pixels.shape).astype(np.uint8)
         third = flags.shape[1] // 3
         flags[found.main, third:-third, third:-third] = 255
         cells.append(
             [picture, *(mosaic(picture, found.place, x) for x in (found.pixels, flags)), None]
         )
-        taken.append([(names == name).mean() for name in (*VENDOR_COLOURS, "no one near")])
-    under = [text for label in labels for text in (label, "", "", "")]
+        taken.append([(names == name).mean() for name in colours])
+    under = [
+        text
+        for label, part in zip(labels, borrowed, strict=True)
+        for text in (label, "", f"borrowed {part:.0%}", "")
+    ]
     heads = ["the picture", "nearest patches", "published by", ""]
     axes = image_grid(fig, cells, labels=under, column_labels=heads, scale=scale)
     for ax, shares in zip(axes[3::4], taken, strict=True):
-        colours = {**VENDOR_COLOURS, "no one near": MUTED}
+        ax.set(xlim=(0, 1), ylim=(0, 1))
         for line, ((name, colour), share) in enumerate(zip(colours.items(), shares, strict=True)):
-            ax.text(0, 0.86 - 0.18 * line, f"{name} {share:.0%}", color=colour, fontsize=10)
+            y = 0.88 - 0.19 * line
+            ax.add_patch(Rectangle((0.02, y - 0.05), 0.1, 0.1, facecolor=colour))
+            ax.text(0.17, y, f"{name} {share:.0%}", va="center", fontsize=11)
     return axes
 
 
@@ -170,8 +180,9 @@ def scatter_with_extremes(
     names = _wrapped([word(name) for name in table[label]], width + 16) if label else None
     extremes = [*order[:count], *order[-count:]]
     pad = 12
-    cell = height + _lines([names[index] for index in extremes] if names else None) * LINE + pad
-    total = (round(WIDTH * DPI), max(count * cell + 2 * pad + LINE, round(3.4 * DPI)))
+    lines = _lines([names[index] for index in extremes] if names else None)
+    cell = height + lines * _line() + pad
+    total = (round(WIDTH * DPI), max(count * cell + 2 * pad + _line(), round(3.4 * DPI)))
     _set_pixels(fig, total)
 
     strip = width + 2 * pad
@@ -186,7 +197,7 @@ def scatter_with_extremes(
     ):
         ax.scatter(table[x].iloc[ends], table[y].iloc[ends], s=26, color=colour, zorder=3)
         for place, index in enumerate(ends):
-            top = pad + LINE + place * cell
+            top = pad + _line() + place * cell
             picture = _pixel_axes(fig, (left, top, width, height), total)
             picture.imshow(to_uint8(images[index]), interpolation="none", aspect="auto")
             if place == 0:
@@ -262,11 +273,23 @@ def _lines(labels: Sequence[str] | None) -> int:
     return max(text.count("\n") + 1 for text in labels) if labels else 0
 
 
-def _wrapped(labels: Sequence[str] | None, pixels: int) -> list[str] | None:
+def _line(points: float = 9) -> int:
+    """Pixels that a line of text takes."""
+    return round(points / 72 * DPI * 1.4)
+
+
+def _width(text: str, points: float = 9) -> int:
+    """Pixels that the longest line of a text takes, with a little room beside it."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    widths = [TextPath((0, 0), line, size=points).get_extents().width for line in lines]
+    return round((max(widths, default=0) + points / 2) / 72 * DPI)
+
+
+def _wrapped(labels: Sequence[str] | None, pixels: int, points: float = 9) -> list[str] | None:
     """Labels broken into lines that fit into `pixels`."""
     if labels is None:
         return None
-    letters = max(6, int(pixels / LETTER))
+    letters = max(6, int(pixels / LETTER * 9 / points))
     return [
         "\n".join(part for line in str(text).split("\n") for part in wrap(line, letters) or [""])
         for text in labels
