@@ -9,7 +9,7 @@ null, point for point, when it has `y_null`. Every function takes a figure or on
 returns the axes. None sets a title: the caption says it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from textwrap import wrap
 from typing import Any
@@ -199,6 +199,41 @@ def parcel_map(
         colours = {**VENDOR_COLOURS, "no one near": MUTED}
         for line, ((name, colour), share) in enumerate(zip(colours.items(), shares, strict=True)):
             ax.text(0, 0.86 - 0.18 * line, f"{name} {share:.0%}", color=colour, fontsize=10)
+    return axes
+
+
+def ledger_rows(
+    fig: Figure,
+    output: np.ndarray,
+    credited: Mapping[str, np.ndarray],
+    makers: Mapping[str, Sequence[str]],
+    paid: Mapping[str, Mapping[str, float]],
+    scale: int = 1,
+) -> list[Axes]:
+    """An output (H, W, 3); below it, a ledger a row, what it credits most, and who is paid.
+
+    By the ledger's name: `credited` holds drawings (k, H, W, 3), framed in the colours of their
+    `makers` (k,) and named by them; `paid` the vendors' shares.
+    """
+    empty = [None, None]  # room for the shares
+    first = [output, *[None] * (len(next(iter(credited.values()))) - 1)]
+    cells = [[*first, *empty], *([*pictures, *empty] for pictures in credited.values())]
+    under = [""] * len(cells[0])
+    for name in credited:
+        under += [*makers[name], "", ""]
+    axes = image_grid(
+        fig, cells, row_labels=["the output", *credited], labels=under, scale=scale
+    )
+    width = len(cells[0])
+    for row, name in enumerate(credited, start=1):
+        here = axes[row * width : (row + 1) * width]
+        for ax, maker in zip(here, makers[name], strict=False):
+            look = {"edgecolor": VENDOR_COLOURS[maker], "linewidth": 4, "facecolor": "none"}
+            ax.add_patch(Rectangle((0, 0), 1, 1, transform=ax.transAxes, **look))
+        for line, vendor in enumerate(VENDOR_COLOURS):
+            text = f"{paid[name][vendor]:.0%} {vendor}"
+            place = (0.06, 0.98 - 0.27 * line)
+            here[-2].text(*place, text, color=VENDOR_COLOURS[vendor], fontsize=9, va="top")
     return axes
 
 

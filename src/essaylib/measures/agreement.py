@@ -36,6 +36,11 @@ def most(scores: np.ndarray, top: int = TOP) -> np.ndarray:
     return np.argsort(-scores, axis=-1, kind="stable")[..., :top]
 
 
+def shared(a: np.ndarray, b: np.ndarray, top: int = TOP) -> float:
+    """Return the share of their `top` drawings that two ledgers (n,) have in common."""
+    return len(np.intersect1d(most(a, top), most(b, top))) / min(top, len(a))
+
+
 def by_chance(
     a: np.ndarray, b: np.ndarray, top: int = TOP, draws: int = 200, seed: int = 0
 ) -> np.ndarray:
