@@ -212,8 +212,9 @@ def recheck(accounts: Accounts, pipe: Any, clip: Any, n: int = 8, seed: int = 0)
     few = range(accounts.directions.shape[1])
     known = np.flatnonzero(accounts.kept[few].any(0))
     rows = np.sort(np.random.default_rng(seed).choice(known, min(n, len(known)), replace=False))
-    some = _first(accounts.outputs, len(few))
-    asked = _of_outputs(accounts.plan, accounts.seeds, pipe, clip, some, attribution.NEARNESS)
+    asked = _of_outputs(
+        accounts.plan, accounts.seeds, pipe, clip, accounts.outputs.take(few), attribution.NEARNESS
+    )
     asked["gradient"] = accounts.directions
     drawings = accounts.training.take(rows)
     credited = _of_drawings(accounts.plan, accounts.seeds, pipe, clip, drawings)
@@ -308,11 +309,6 @@ def _spread(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
     return found
 
 
-def _first(run: Run, count: int) -> Run:
-    table = run.table.iloc[:count].reset_index(drop=True)
-    return runs.Run(run.plan, table, run.latents[:count], run.provenance)
-
-
 def _outputs(wanted: Plan, model: str) -> Run:
     run = runs.load(wanted.run, model)
     if len(run) < wanted.outputs:
@@ -320,7 +316,7 @@ def _outputs(wanted: Plan, model: str) -> Run:
             f"The run {wanted.run!r} has {len(run)} images and {wanted.outputs} are declared: "
             f"lower `outputs` in {paths.runs() / NAME / PLAN}."
         )
-    return _first(run, wanted.outputs)
+    return run.take(range(wanted.outputs))
 
 
 def _training() -> Corpus:

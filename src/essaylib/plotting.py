@@ -204,36 +204,32 @@ def parcel_map(
 
 def ledger_rows(
     fig: Figure,
-    output: np.ndarray,
+    asked: Mapping[str, np.ndarray],
     credited: Mapping[str, np.ndarray],
     makers: Mapping[str, Sequence[str]],
     paid: Mapping[str, Mapping[str, float]],
     scale: int = 1,
 ) -> list[Axes]:
-    """An output (H, W, 3); below it, a ledger a row, what it credits most, and who is paid.
+    """What is accounted for, and below it, a ledger a row, what is credited most and who is paid.
 
-    By the ledger's name: `credited` holds drawings (k, H, W, 3), framed in the colours of their
-    `makers` (k,) and named by them; `paid` the vendors' shares.
+    `asked` holds pictures (H, W, 3) by the word under them. By the ledger's name: `credited` holds
+    drawings (k, H, W, 3), framed in the colours of their `makers` (k,) and named by them; `paid`
+    the vendors' shares.
     """
-    empty = [None, None]  # room for the shares
-    first = [output, *[None] * (len(next(iter(credited.values()))) - 1)]
-    cells = [[*first, *empty], *([*pictures, *empty] for pictures in credited.values())]
-    under = [""] * len(cells[0])
-    for name in credited:
-        under += [*makers[name], "", ""]
-    axes = image_grid(
-        fig, cells, row_labels=["the output", *credited], labels=under, scale=scale
-    )
-    width = len(cells[0])
+    width = len(next(iter(credited.values()))) + 2  # room for the shares
+    cells: list[list[Any]] = [[*asked.values()], *([*drawings] for drawings in credited.values())]
+    cells = [row + [None] * (width - len(row)) for row in cells]
+    words = [[*asked], *([*makers[name]] for name in credited)]
+    under = [word for row in words for word in row + [""] * (width - len(row))]
+    axes = image_grid(fig, cells, row_labels=["", *credited], labels=under, scale=scale)
     for row, name in enumerate(credited, start=1):
         here = axes[row * width : (row + 1) * width]
         for ax, maker in zip(here, makers[name], strict=False):
             look = {"edgecolor": VENDOR_COLOURS[maker], "linewidth": 4, "facecolor": "none"}
             ax.add_patch(Rectangle((0, 0), 1, 1, transform=ax.transAxes, **look))
-        for line, vendor in enumerate(VENDOR_COLOURS):
-            text = f"{paid[name][vendor]:.0%} {vendor}"
-            place = (0.06, 0.98 - 0.27 * line)
-            here[-2].text(*place, text, color=VENDOR_COLOURS[vendor], fontsize=9, va="top")
+        for line, (vendor, colour) in enumerate(VENDOR_COLOURS.items()):
+            text, top = f"{paid[name][vendor]:.0%} {vendor}", 0.98 - 0.27 * line
+            here[-2].text(0.06, top, text, color=colour, fontsize=9, va="top")
     return axes
 
 
