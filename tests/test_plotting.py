@@ -221,6 +221,23 @@ def test_a_null_is_named_at_the_side_that_is_asked_for():
     assert nothing.x1 < enough.x0
 
 
+def test_a_ledger_a_row_with_its_makers_and_its_prices():
+    grey = np.full((16, 16, 3), 90, np.uint8)
+    rows = {"pixels": np.stack([grey] * 3), "clip": np.stack([grey + 50] * 3)}
+    makers = {"pixels": ["google", "twitter", "google"], "clip": ["emojione"] * 3}
+    shares = dict.fromkeys(plotting.VENDOR_COLOURS, 0.25)
+    paid = {"pixels": shares | {"google": 0.75}, "clip": shares}
+    axes = plotting.ledger_rows(new_figure(), {"output": grey}, rows, makers, paid)
+    assert len(axes) == 3 * 5
+    assert [len(ax.images) for ax in axes] == [1, 0, 0, 0, 0] + 2 * [1, 1, 1, 0, 0]
+    edges = [ax.patches[0].get_edgecolor() for ax in axes[5:8]]
+    assert [edge[:3] for edge in edges] == [
+        to_rgb(plotting.VENDOR_COLOURS[maker]) for maker in makers["pixels"]
+    ]
+    assert "75% google" in [text.get_text() for text in axes[8].texts]
+    assert (axes[10].images[0].get_array() == 140).all()
+
+
 def test_heat_keeps_the_resolution_of_the_map_visible():
     maps = np.array([[[0.0, 1.0], [2.0, 4.0]]])
     found = plotting.heat(maps, 8)

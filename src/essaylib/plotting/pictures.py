@@ -1,6 +1,6 @@
 """Figures that show images, pixel for pixel."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -130,6 +130,37 @@ def parcel_map(
             y = 0.88 - 0.19 * line
             ax.add_patch(Rectangle((0.02, y - 0.05), 0.1, 0.1, facecolor=colour))
             ax.text(0.17, y, f"{name} {share:.0%}", va="center", fontsize=11)
+    return axes
+
+
+def ledger_rows(
+    fig: Figure,
+    asked: Mapping[str, np.ndarray],
+    credited: Mapping[str, np.ndarray],
+    makers: Mapping[str, Sequence[str]],
+    paid: Mapping[str, Mapping[str, float]],
+    scale: int = 1,
+) -> list[Axes]:
+    """What is accounted for, and below it, a ledger a row, what is credited most and who is paid.
+
+    `asked` holds pictures (H, W, 3) by the word under them. By the ledger's name: `credited` holds
+    drawings (k, H, W, 3), framed in the colours of their `makers` (k,) and named by them; `paid`
+    the vendors' shares.
+    """
+    width = len(next(iter(credited.values()))) + 2  # room for the shares
+    cells: list[list[Any]] = [[*asked.values()], *([*drawings] for drawings in credited.values())]
+    cells = [row + [None] * (width - len(row)) for row in cells]
+    words = [[*asked], *([*makers[name]] for name in credited)]
+    under = [word for row in words for word in row + [""] * (width - len(row))]
+    axes = image_grid(fig, cells, row_labels=["", *credited], labels=under, scale=scale)
+    for row, name in enumerate(credited, start=1):
+        here = axes[row * width : (row + 1) * width]
+        for ax, maker in zip(here, makers[name], strict=False):
+            look = {"edgecolor": VENDOR_COLOURS[maker], "linewidth": 4, "facecolor": "none"}
+            ax.add_patch(Rectangle((0, 0), 1, 1, transform=ax.transAxes, **look))
+        for line, (vendor, colour) in enumerate(VENDOR_COLOURS.items()):
+            text, top = f"{paid[name][vendor]:.0%} {vendor}", 0.98 - 0.27 * line
+            here[-2].text(0.06, top, text, color=colour, fontsize=9, va="top")
     return axes
 
 
