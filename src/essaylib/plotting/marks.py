@@ -1,6 +1,7 @@
 """What figures of several kinds share: series, intervals, names, nulls."""
 
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -164,6 +165,7 @@ def note(
     va: str,
     colour: str = INK,
     weight: str = "normal",
+    points: float = 9,
 ) -> None:
     """Write a text beside a place of the axes (0 to 1 across and up), `offset` points away."""
     ax.annotate(
@@ -176,13 +178,14 @@ def note(
         va=va,
         color=colour,
         weight=weight,
+        fontsize=points,
         annotation_clip=False,
     )
 
 
 def name_rows(ax: Axes, places: Sequence[float], names: Sequence[Any]) -> None:
-    """Write names where rows stand, in place of the vertical axis."""
-    ax.set_yticks(places, [word(name) for name in names])
+    """Write names where rows stand, in place of the vertical axis; long ones in several lines."""
+    ax.set_yticks(places, ["\n".join(wrap(word(name), 16)) for name in names])
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
 

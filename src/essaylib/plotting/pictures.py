@@ -1,6 +1,7 @@
 """Figures that show images, pixel for pixel."""
 
 from collections.abc import Sequence
+from math import ceil
 from textwrap import wrap
 from typing import Any
 
@@ -9,6 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 from essaylib.errors import EssayError
 from essaylib.plotting.house import (
@@ -18,6 +21,8 @@ from essaylib.plotting.house import (
     LETTER,
     LINE,
     MUTED,
+    NARROW,
+    RC,
     SERIES_COLOURS,
     VENDOR_COLOURS,
     WIDTH,
@@ -34,14 +39,15 @@ def image_grid(
     labels: Sequence[str] | None = None,
     scale: int | None = None,
     gap: int = 8,
+    points: float = 9,
 ) -> list[Axes]:
     """Show images of one size in rows, each of their pixels as a whole number of screen pixels.
 
     Nothing is resampled: an image pixel becomes `scale` × `scale` pixels of the saved file (by
     default as many as the page's column holds), and the figure takes the size that this needs.
     `images` is n images or rows of images, uint8 or 0..1 floats, grey, RGB, or RGBA (set on
-    white); None leaves a place empty. `labels` are written under the images. Returns the axes,
-    row by row.
+    white); None leaves a place empty. `labels` are written under the images. Text is `points` tall:
+    more where the sheet is wide, for a telephone shrinks it. Returns the axes, row by row.
     """
     cells, columns = _cells(images, columns)
     pixels = [None if cell is None else to_uint8(cell) for cell in cells]
@@ -56,16 +62,15 @@ def image_grid(
     _check_count("column_labels", column_labels, columns)
     _check_count("labels", labels, len(pixels))
 
-    longest = (
-        max(len(line) for text in row_labels for line in text.split("\n")) if row_labels else 0
-    )
-    left = gap + round(longest * LETTER)
+    lines = [line for text in row_labels or [] for line in text.split("\n")]
+    left = gap + max([2 * gap + _text_width(line, points) for line in lines], default=0)
     if scale is None:
         scale = max(1, int((WIDTH * DPI - left - columns * gap) // (columns * width)))
     width, height = width * scale, height * scale
-    column_labels, labels = _wrapped(column_labels, width), _wrapped(labels, width)
-    head = _lines(column_labels) * LINE + gap
-    foot = _lines(labels) * LINE
+    column_labels, labels = (_wrapped(given, width, points) for given in (column_labels, labels))
+    line = round(LINE * points / 9)
+    head = _lines(column_labels) * line + gap
+    foot = _lines(labels) * line
     total = (left + columns * (width + gap), head + rows * (height + foot + gap))
     _set_pixels(fig, total)
 
@@ -79,11 +84,11 @@ def image_grid(
         if cell is not None:
             ax.imshow(cell.repeat(scale, 0).repeat(scale, 1), interpolation="none", aspect="auto")
         if labels:
-            note(ax, labels[index], (0.5, 0), (0, -3), "center", "top")
+            note(ax, labels[index], (0.5, 0), (0, -3), "center", "top", points=points)
         if row_labels and column == 0:
-            note(ax, row_labels[row], (0, 0.5), (-4, 0), "right", "center")
+            note(ax, row_labels[row], (0, 0.5), (-4, 0), "right", "center", points=points)
         if column_labels and row == 0:
-            note(ax, column_labels[column], (0.5, 1), (0, 3), "center", "bottom")
+            note(ax, column_labels[column], (0.5, 1), (0, 3), "center", "bottom", points=points)
     return axes
 
 
@@ -158,40 +163,37 @@ def scatter_with_extremes(
     xlabel: str | None = None,
     ylabel: str | None = None,
 ) -> Axes:
-    """A scatter between two strips: the images of the lowest and of the highest `x`, lowest first.
+    """A scatter between two strips: the images of the lowest `x` above it, of the highest below.
 
-    `images` (n, H, W, 3), one a row of `table`, shown pixel for pixel.
+    `images` (n, H, W, 3), one a row of `table`, shown pixel for pixel, lowest first.
     """
     if len(images) != len(table):
         raise EssayError(f"{len(table)} rows and {len(images)} images: pass one image a row.")
     order = np.argsort(table[x].to_numpy(), kind="stable")
     count = min(count, len(order) // 2)
+    strips = (order[:count], order[-count:])
     height, width = np.asarray(images).shape[1:3]
-    names = _wrapped([word(name) for name in table[label]], width + 16) if label else None
-    extremes = [*order[:count], *order[-count:]]
     pad = 12
-    cell = height + _lines([names[index] for index in extremes] if names else None) * LINE + pad
-    total = (round(WIDTH * DPI), max(count * cell + 2 * pad + LINE, round(3.4 * DPI)))
+    column = max(round(NARROW * DPI) // max(count, 1), width + pad)
+    names = _wrapped([word(name) for name in table[label]], column - pad) if label else None
+    feet = [_lines([names[i] for i in ends] if names else None) * LINE for ends in strips]
+    tall = [LINE + height + foot + 2 * pad for foot in feet]
+    room, middle = round(0.62 * DPI), round(3.2 * DPI)
+    total = (count * column, tall[0] + middle + room + tall[1])
     _set_pixels(fig, total)
 
-    strip = width + 2 * pad
-    room = round(0.62 * DPI)
-    plot = (strip + room, pad, total[0] - 2 * strip - room - pad, total[1] - pad - room)
-    ax = _pixel_axes(fig, plot, total)
+    ax = _pixel_axes(fig, (room, tall[0], total[0] - room - pad, middle), total)
     ax.set_axis_on()
     ax.scatter(table[x], table[y], s=10, color=MUTED, alpha=0.35, linewidth=0)
-    for ends, left, colour in (
-        (order[:count], pad, SERIES_COLOURS[1]),
-        (order[-count:], total[0] - width - pad, SERIES_COLOURS[0]),
-    ):
+    tops, colours = (0, total[1] - tall[1]), (SERIES_COLOURS[1], SERIES_COLOURS[0])
+    for ends, top, colour, end in zip(strips, tops, colours, ("lowest", "highest"), strict=True):
         ax.scatter(table[x].iloc[ends], table[y].iloc[ends], s=26, color=colour, zorder=3)
         for place, index in enumerate(ends):
-            top = pad + LINE + place * cell
-            picture = _pixel_axes(fig, (left, top, width, height), total)
+            left = place * column + (column - width) // 2
+            picture = _pixel_axes(fig, (left, top + LINE + pad, width, height), total)
             picture.imshow(to_uint8(images[index]), interpolation="none", aspect="auto")
             if place == 0:
-                end = "lowest" if left == pad else "highest"
-                note(picture, end, (0.5, 1), (0, 3), "center", "bottom", colour, "bold")
+                note(picture, end, (0, 1), (0, 3), "left", "bottom", colour, "bold")
             if names:
                 note(picture, names[index], (0.5, 0), (0, -2), "center", "top")
     return labelled(ax, xlabel or x, ylabel or y)
@@ -262,11 +264,19 @@ def _lines(labels: Sequence[str] | None) -> int:
     return max(text.count("\n") + 1 for text in labels) if labels else 0
 
 
-def _wrapped(labels: Sequence[str] | None, pixels: int) -> list[str] | None:
+def _text_width(text: str, points: float) -> int:
+    """Pixels that a line of text takes."""
+    if not text.strip():
+        return 0
+    path = TextPath((0, 0), text, size=points, prop=FontProperties(family=RC["font.family"]))
+    return ceil(path.get_extents().width / 72 * DPI)
+
+
+def _wrapped(labels: Sequence[str] | None, pixels: int, points: float = 9) -> list[str] | None:
     """Labels broken into lines that fit into `pixels`."""
     if labels is None:
         return None
-    letters = max(6, int(pixels / LETTER))
+    letters = max(6, int(pixels / (LETTER * points / 9)))
     return [
         "\n".join(part for line in str(text).split("\n") for part in wrap(line, letters) or [""])
         for text in labels
