@@ -126,6 +126,18 @@ def test_image_grid_fills_the_column_in_whole_pixels():
     assert (box.width * width, box.height * height) == (pytest.approx(256), pytest.approx(256))
 
 
+def test_row_labels_of_an_image_grid_are_not_cut_off():
+    images = np.zeros((2, 16, 16, 3), np.uint8)
+    with plotting.style():
+        fig = new_figure()
+        labels = ["thermometer\nmmmmmmmm", "i"]
+        axes = plotting.image_grid(fig, images, columns=1, row_labels=labels, points=13)
+        fig.canvas.draw()
+    (text,) = axes[0].texts
+    box = text.get_window_extent()
+    assert text.get_fontsize() == 13 and box.x0 >= 0 and box.width > 50
+
+
 def test_image_grid_takes_rows_of_different_length_and_empty_places():
     image = np.zeros((8, 8, 3), np.uint8)
     with plotting.style():

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 CSS_DPI = 96  # a figure of 7.2 inches is as wide as the page's column
 DPI = 2 * CSS_DPI
 WIDTH = 7.2
+NARROW = 4.2  # a figure that keeps its type on a telephone, whose column is nearly as wide
 LETTER = 9 / 72 * DPI * 0.58  # pixels that a letter of nine points takes, on average
 
 PAPER, INK, MUTED, FAINT = "#fbfaf6", "#22211f", "#67635c", "#d9d5cb"

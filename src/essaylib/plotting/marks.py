@@ -1,6 +1,7 @@
 """What figures of several kinds share: series, intervals, names, nulls."""
 
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -245,8 +246,8 @@ def note(
 
 
 def name_rows(ax: Axes, places: Sequence[float], names: Sequence[Any]) -> None:
-    """Write names where rows stand, in place of the vertical axis."""
-    ax.set_yticks(places, [word(name) for name in names])
+    """Write names where rows stand, in place of the vertical axis; long ones in several lines."""
+    ax.set_yticks(places, ["\n".join(wrap(word(name), 16)) for name in names])
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
 

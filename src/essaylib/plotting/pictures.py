@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import TextPath
 
@@ -18,7 +19,9 @@ from essaylib.plotting.house import (
     HEAT,
     LETTER,
     MUTED,
+    NARROW,
     NO_ONE,
+    RC,
     SERIES_COLOURS,
     VENDOR_COLOURS,
     WIDTH,
@@ -35,15 +38,15 @@ def image_grid(
     labels: Sequence[str] | None = None,
     scale: int | None = None,
     gap: int = 8,
+    points: float | None = None,
 ) -> list[Axes]:
     """Show images of one size in rows, each of their pixels as a whole number of screen pixels.
 
     Nothing is resampled: an image pixel becomes `scale` × `scale` pixels of the saved file (by
     default as many as the page's column holds), and the figure takes the size that this needs.
-    Type is larger where the figure is wide, so that it can still be read on a telephone.
     `images` is n images or rows of images, uint8 or 0..1 floats, grey, RGB, or RGBA (set on
-    white); None leaves a place empty. `labels` are written under the images. Returns the axes,
-    row by row.
+    white); None leaves a place empty. `labels` are written under the images. Text is `points` tall,
+    or as the sheet is wide: a telephone shrinks wide ones. Returns the axes, row by row.
     """
     cells, columns = _cells(images, columns)
     pixels = [None if cell is None else to_uint8(cell) for cell in cells]
@@ -58,13 +61,12 @@ def image_grid(
     _check_count("column_labels", column_labels, columns)
     _check_count("labels", labels, len(pixels))
 
-    points = 9 if scale == 1 else 11
+    points = points or (9 if scale == 1 else 11)
     left = gap + max((_width(text, points) for text in row_labels or ()), default=0)
     if scale is None:
         scale = max(1, int((WIDTH * DPI - left - columns * gap) // (columns * width)))
     width, height = width * scale, height * scale
-    column_labels = _wrapped(column_labels, width, points)
-    labels = _wrapped(labels, width, points)
+    column_labels, labels = (_wrapped(given, width, points) for given in (column_labels, labels))
     head = _lines(column_labels) * _line(points) + gap
     foot = _lines(labels) * _line(points)
     total = (left + columns * (width + gap), head + rows * (height + foot + gap))
@@ -199,41 +201,37 @@ def scatter_with_extremes(
     xlabel: str | None = None,
     ylabel: str | None = None,
 ) -> Axes:
-    """A scatter between two strips: the images of the lowest and of the highest `x`, lowest first.
+    """A scatter between two strips: the images of the lowest `x` above it, of the highest below.
 
-    `images` (n, H, W, 3), one a row of `table`, shown pixel for pixel.
+    `images` (n, H, W, 3), one a row of `table`, shown pixel for pixel, lowest first.
     """
     if len(images) != len(table):
         raise EssayError(f"{len(table)} rows and {len(images)} images: pass one image a row.")
     order = np.argsort(table[x].to_numpy(), kind="stable")
     count = min(count, len(order) // 2)
+    strips = (order[:count], order[-count:])
     height, width = np.asarray(images).shape[1:3]
-    names = _wrapped([word(name) for name in table[label]], width + 16) if label else None
-    extremes = [*order[:count], *order[-count:]]
     pad = 12
-    lines = _lines([names[index] for index in extremes] if names else None)
-    cell = height + lines * _line() + pad
-    total = (round(WIDTH * DPI), max(count * cell + 2 * pad + _line(), round(3.4 * DPI)))
+    column = max(round(NARROW * DPI) // max(count, 1), width + pad)
+    names = _wrapped([word(name) for name in table[label]], column - pad) if label else None
+    feet = [_lines([names[i] for i in ends] if names else None) * _line() for ends in strips]
+    tall = [_line() + height + foot + 2 * pad for foot in feet]
+    room, middle = round(0.62 * DPI), round(3.2 * DPI)
+    total = (count * column, tall[0] + middle + room + tall[1])
     _set_pixels(fig, total)
 
-    strip = width + 2 * pad
-    room = round(0.62 * DPI)
-    plot = (strip + room, pad, total[0] - 2 * strip - room - pad, total[1] - pad - room)
-    ax = _pixel_axes(fig, plot, total)
+    ax = _pixel_axes(fig, (room, tall[0], total[0] - room - pad, middle), total)
     ax.set_axis_on()
     ax.scatter(table[x], table[y], s=10, color=MUTED, alpha=0.35, linewidth=0)
-    for ends, left, colour in (
-        (order[:count], pad, SERIES_COLOURS[1]),
-        (order[-count:], total[0] - width - pad, SERIES_COLOURS[0]),
-    ):
+    tops, colours = (0, total[1] - tall[1]), (SERIES_COLOURS[1], SERIES_COLOURS[0])
+    for ends, top, colour, end in zip(strips, tops, colours, ("lowest", "highest"), strict=True):
         ax.scatter(table[x].iloc[ends], table[y].iloc[ends], s=26, color=colour, zorder=3)
         for place, index in enumerate(ends):
-            top = pad + _line() + place * cell
-            picture = _pixel_axes(fig, (left, top, width, height), total)
+            left = place * column + (column - width) // 2
+            picture = _pixel_axes(fig, (left, top + _line() + pad, width, height), total)
             picture.imshow(to_uint8(images[index]), interpolation="none", aspect="auto")
             if place == 0:
-                end = "lowest" if left == pad else "highest"
-                note(picture, end, (0.5, 1), (0, 3), "center", "bottom", colour, "bold")
+                note(picture, end, (0, 1), (0, 3), "left", "bottom", colour, "bold")
             if names:
                 note(picture, names[index], (0.5, 0), (0, -2), "center", "top")
     return labelled(ax, xlabel or x, ylabel or y)
@@ -311,9 +309,11 @@ def _line(points: float = 9) -> int:
 
 def _width(text: str, points: float = 9) -> int:
     """Pixels that the longest line of a text takes, with a little room beside it."""
+    face = FontProperties(family=RC["font.family"])
     lines = [line for line in text.split("\n") if line.strip()]
-    widths = [TextPath((0, 0), line, size=points).get_extents().width for line in lines]
-    return round((max(widths, default=0) + points / 2) / 72 * DPI)
+    paths = [TextPath((0, 0), line, size=points, prop=face) for line in lines]
+    widest = max((path.get_extents().width for path in paths), default=0)
+    return round((widest + points / 2) / 72 * DPI)
 
 
 def _wrapped(labels: Sequence[str] | None, pixels: int, points: float = 9) -> list[str] | None:
