@@ -260,15 +260,11 @@ def save(images: np.ndarray, columns: int, path: Path) -> None:
 def write_card(table: str) -> None:
     """Put the table, the parts' hashes and their training between the card's marks."""
     record = json.loads((FOLDER / "training.json").read_text())
-    stages = "\n".join(
-        f"| {name} | {s['steps']:,} | {s['batch']} | {s['steps'] * s['batch']:,} | "
-        f"{s['seconds'] / 60:.0f} |"
-        for name, s in record["stages"].items()
-    )
+    stages = "\n".join(trained(name, facts) for name, facts in record["stages"].items())
     sums = (FOLDER / "SHA256SUMS").read_text().strip()
     blocks = {
         "quality": table,
-        "training": "| stage | steps | batch | pictures seen | minutes |\n"
+        "training": "| stage | steps, by stretch | batch | pictures seen | minutes |\n"
         f"|---|---:|---:|---:|---:|\n{stages}",
         "hashes": f"```\n{sums}\n```",
     }
@@ -277,6 +273,16 @@ def write_card(table: str) -> None:
         marks = rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)"
         text = re.sub(marks, lambda m, b=block: m[1] + "\n" + b + "\n\n" + m[2], text, flags=re.S)
     CARD.write_text(text)
+
+
+def trained(name: str, last: dict) -> str:
+    """One stage of training as a row: its stretches in their order, and all of them in sum."""
+    stretches = [*reversed(last.get("before", [])), last]
+    steps = ", ".join(f"{s['steps']:,}" for s in stretches)
+    batches = ", ".join(str(s["batch"]) for s in stretches)
+    pictures = sum(s["steps"] * s["batch"] for s in stretches)
+    minutes = sum(s["seconds"] for s in stretches) / 60
+    return f"| {name} | {steps} | {batches} | {pictures:,} | {minutes:.0f} |"
 
 
 if __name__ == "__main__":

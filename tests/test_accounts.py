@@ -4,20 +4,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from essaylib import accounts, corpus, models, paths, plans, runs
+from essaylib import accounts, attribution, corpus, features, models, paths, plans, runs
+from essaylib.cli import app
 from essaylib.errors import EssayError
+from essaylib.measures import agreement, neighbours
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
 def drawn_up(sandbox, checkpoint, monkeypatch):
-    """A sandbox with a tiny model, eight training drawings, a run of four and its ledgers."""
+    """A sandbox with a tiny model, seven training drawings, a run of four and its ledgers."""
     model = paths.models() / "emoji-ldm"
     shutil.copytree(checkpoint("embedded"), model)
     real = corpus.load(ROOT / "data" / "corpus" / "corpus.parquet")
-    few = real.where(split="train").take(range(8))
+    few = real.where(split="train").take(range(7))
     monkeypatch.setattr(corpus, "load", lambda path=None: few)
     monkeypatch.setattr(accounts, "_PART", 3)
     (sandbox / "book" / "claims.yml").write_text((ROOT / "book/claims.yml").read_text())
@@ -40,8 +43,8 @@ def declare(**changes):
         "outputs": {"run": "copies", "count": 3},
         "seeds": 2,
         "unet": {"timestep": 250, "draws": 1},
-        "gradient": {"timesteps": [300], "width": 2, "damping": 0.1},
-        "until_frozen": {"drawings": 7},
+        "gradient": {"timesteps": [100, 300], "width": 2, "damping": 0.1},
+        "until_frozen": {"gradient": {"timesteps": [300]}},
     }
     folder = paths.runs() / "credit"
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,21 +53,55 @@ def declare(**changes):
 
 def test_ledgers_are_drawn_up_kept_and_come_out_again(drawn_up):
     kept = accounts.load()
-    assert kept.scores["clip"].shape == (1, 3, 7)
-    assert {name: x.shape for name, x in kept.scores.items() if name != "clip"} == {
-        "unet": (2, 3, 7), "gradient": (2, 3, 7),
+    assert {name: x.shape for name, x in kept.scores.items()} == {
+        "pixels": (1, 3, 7), "clip": (1, 3, 7), "unet": (2, 3, 7), "gradient": (2, 3, 7),
     }  # fmt: skip
-    assert len(kept.outputs) == 3 and len(kept.training) == 7
+    assert len(kept.outputs) == 3 and len(kept.training) == 7 and kept.kept.all()
     assert np.abs(kept.scores["gradient"]).max(-1) == pytest.approx(1, rel=1e-3)
     assert (kept.scores["unet"] <= 0).all() and kept.first_seed == 0
     again = accounts.recheck(kept, models.load(device="cpu"), models.load_clip()[0], n=3)
-    assert set(again.ledger) == {"clip", "unet", "gradient"} and (again.difference < 0.02).all()
+    assert set(again.ledger) == set(kept.scores) and (again.difference < 0.02).all()
+    assert again.set_index("ledger").entries.to_dict() == {
+        "pixels": 9, "clip": 9, "unet": 18, "gradient": 18,
+    }  # fmt: skip
+
+
+def test_a_kept_score_is_what_two_pictures_give(drawn_up):
+    """Against the vectors themselves, for a ledger of each kind."""
+    kept = accounts.load()
+    pipe = models.load(device="cpu")
+    drawn, images = kept.training.rgb(), kept.outputs.images(pipe)
+    apart = neighbours.shrunk(drawn[4:5], 32) - neighbours.shrunk(images[2:3], 32)
+    off = -np.sqrt((apart.astype(float) ** 2).mean())
+    assert kept.scores["pixels"][0, 2, 4] == pytest.approx(off, rel=1e-3)
+    read = {}
+    captions = map(corpus.caption, kept.training.table.concept, kept.training.table.vendor)
+    for side, latents, prompts in (
+        ("outputs", kept.outputs.latents.float(), list(kept.outputs.table.prompt)),
+        ("training", features.latents(pipe.vae, drawn), list(captions)),
+    ):
+        read[side] = attribution.gradient_vectors(pipe, latents, prompts, 1, [300], 2)
+    along = attribution.directions(read["outputs"], read["training"], 0.1)
+    pulls = attribution.pull(along, read["training"])
+    pulls /= np.abs(pulls).max(1, keepdims=True)
+    assert kept.scores["gradient"][1] == pytest.approx(pulls, abs=2e-3)
+
+
+def test_only_what_some_ledger_credits_most_is_kept(drawn_up, monkeypatch):
+    whole = accounts.load().scores
+    monkeypatch.setattr(agreement.most, "__defaults__", (1,))
+    few = accounts.draw(device="cpu", force=True, progress=False)
+    assert few.kept.sum(1).min() >= 1 and few.kept.sum(1).max() <= 6
+    for name, scores in few.scores.items():
+        assert (scores[:, few.kept] == whole[name][:, few.kept]).all()
+        assert (scores.argmax(-1) == whole[name].argmax(-1)).all()
+        assert (scores[:, ~few.kept] == scores.min()).all()
 
 
 def test_a_changed_ledger_is_found_out(drawn_up):
     kept = accounts.load()
     kept.scores["unet"][1, 2] *= 1.5
-    with pytest.raises(EssayError, match="'unet' does not come out again"):
+    with pytest.raises(EssayError, match="'unet' does not come out again.*essay sample credit"):
         accounts.recheck(kept, models.load(device="cpu"), models.load_clip()[0], n=7)
 
 
@@ -94,15 +131,32 @@ def test_an_interrupted_drawing_goes_on(drawn_up, monkeypatch):
 def test_missing_stale_and_damaged_ledgers_name_the_command(drawn_up):
     folder = paths.runs() / "credit"
     declare(seeds=1)
-    with pytest.raises(EssayError, match="stale.*essay credit"):
+    with pytest.raises(EssayError, match="stale.*`essay sample credit`"):
         accounts.load()
     declare()
     (folder / "ledgers.safetensors").write_bytes(b"no")
-    with pytest.raises(EssayError, match="damaged.*essay credit --force"):
+    with pytest.raises(EssayError, match="damaged.*essay sample credit --force"):
         accounts.load()
     (folder / "provenance.json").unlink()
-    with pytest.raises(EssayError, match="not been drawn up"):
+    with pytest.raises(EssayError, match="not been drawn up.*`essay sample credit`"):
         accounts.load()
+
+
+def test_changed_weights_or_outputs_make_the_ledgers_stale(drawn_up):
+    plan = paths.runs() / "copies" / "plan.yml"
+    plan.write_text(plan.read_text().replace("steps: 2", "steps: 3"))
+    runs.draw("copies", device="cpu", progress=False)
+    with pytest.raises(EssayError, match="stale.*`essay sample credit`"):
+        accounts.load()
+
+
+def test_the_command_draws_the_ledgers_up(drawn_up):
+    found = CliRunner().invoke(app, ["sample", "credit", "--device", "cpu"])
+    assert found.exit_code == 0, found.output
+    assert "pixels, clip, unet, gradient: 3 outputs, 7 drawings" in found.output
+    declare(outputs={"run": "copies", "count": 5})
+    found = CliRunner().invoke(app, ["sample", "credit", "--device", "cpu"])
+    assert found.exit_code == 2 and "lower `outputs`" in found.output
 
 
 def test_a_bad_declaration_is_refused(sandbox):
@@ -117,11 +171,11 @@ def test_a_bad_declaration_is_refused(sandbox):
     declare(until_frozen={"outputs": 1})
     with pytest.raises(EssayError, match="until_frozen.*outputs"):
         accounts.plan(final=False)
-    assert accounts.plan(final=True).drawings is None
+    assert accounts.plan(final=True).outputs == 3
 
 
 def test_the_books_own_declaration_can_be_read():
     whole, less = accounts.plan(final=True), accounts.plan(final=False)
-    assert whole.drawings is None and less.drawings
+    assert len(less.reading["timesteps"]) < len(whole.reading["timesteps"])
     assert whole.outputs == 100 and whole.seeds == 2
     assert plans.load(whole.run, final=True).prompts["count"] >= whole.outputs

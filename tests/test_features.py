@@ -1,3 +1,4 @@
+import copy
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -122,6 +123,16 @@ def test_other_weights_and_other_sizes_have_latents_of_their_own(few, vae):
     other = features.untrained(vae, seed=3)
     assert not np.allclose(features.corpus_latents(other, few, size=32), found)
     assert store.weights_hash(vae) != store.weights_hash(other)
+
+
+def test_another_decoder_has_the_same_latents(few, vae, sandbox):
+    features.corpus_latents(vae, few, size=32)
+    trained_on, moved = copy.deepcopy(vae), copy.deepcopy(vae)
+    with torch.no_grad():
+        trained_on.decoder.conv_in.bias += 1
+        moved.quant_conv.bias += 1
+    assert features.file_of(trained_on, few, 32) == features.file_of(vae, few, 32)
+    assert features.file_of(moved, few, 32) != features.file_of(vae, few, 32)
 
 
 def test_a_small_selection_is_encoded_alone(few, vae, sandbox):

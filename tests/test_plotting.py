@@ -126,6 +126,18 @@ def test_image_grid_fills_the_column_in_whole_pixels():
     assert (box.width * width, box.height * height) == (pytest.approx(256), pytest.approx(256))
 
 
+def test_row_labels_of_an_image_grid_are_not_cut_off():
+    images = np.zeros((2, 16, 16, 3), np.uint8)
+    with plotting.style():
+        fig = new_figure()
+        labels = ["thermometer\nmmmmmmmm", "i"]
+        axes = plotting.image_grid(fig, images, columns=1, row_labels=labels, points=13)
+        fig.canvas.draw()
+    (text,) = axes[0].texts
+    box = text.get_window_extent()
+    assert text.get_fontsize() == 13 and box.x0 >= 0 and box.width > 50
+
+
 def test_image_grid_takes_rows_of_different_length_and_empty_places():
     image = np.zeros((8, 8, 3), np.uint8)
     with plotting.style():
@@ -149,6 +161,17 @@ def test_image_grid_refuses_what_it_cannot_show(images, settings, cure):
         plotting.image_grid(plotting.new_figure(), images, **settings)
 
 
+def test_row_labels_are_not_cut_off():
+    with plotting.style():
+        fig = plotting.new_figure()
+        axes = plotting.image_grid(
+            fig, np.zeros((2, 64, 64, 3), np.uint8), 1, row_labels=["WWWWWWWW", "illicit\nfill"]
+        )
+        fig.draw_without_rendering()
+        for ax in axes:
+            assert ax.texts[0].get_window_extent().x0 >= 0
+
+
 def test_transparency_is_set_on_white_and_floats_are_scaled():
     rgba = np.zeros((1, 2, 4), np.uint8)
     rgba[0, 1] = (10, 20, 30, 255)
@@ -167,7 +190,7 @@ def test_a_parcel_map_lays_patches_where_they_belong():
         main=np.array([True, False, False]),
     )
     axes = plotting.parcel_map(
-        new_figure(), [picture], [found], ["twitter", "google"], ["a"], scale=1
+        new_figure(), [picture], [found], ["twitter", "google"], ["a"], [1 / 3], scale=1
     )
     shown = [ax.images[0].get_array() for ax in axes[:3]]
     assert (shown[0] == 7).all()
@@ -178,7 +201,53 @@ def test_a_parcel_map_lays_patches_where_they_belong():
     assert np.allclose(shown[2][0, 31], 255 * np.array(twitter), atol=1)
     assert (shown[2][8, 8] == 255).all()
     words = [text.get_text() for text in axes[3].texts]
-    assert {"google 33%", "twitter 33%", "microsoft 0%", "no one near 33%"} <= set(words)
+    assert {"google 33%", "twitter 33%", "microsoft 0%", "none near 33%"} <= set(words)
+    under = axes[2].texts[0].get_text()
+    assert under.replace("\n", "") == "borrowed 33%"
+
+
+def test_names_of_points_keep_clear_of_each_other():
+    table = pd.DataFrame(
+        {"x": [0.30, 0.31, 0.32], "y": [0.50, 0.51, 0.50], "w": ["one", "two", "six"]}
+    )
+    with plotting.style():
+        fig = plotting.new_figure((5, 4))
+        ax = plotting.frontier(
+            fig, table.assign(kind="ordinary"), "x", "y", label="w", group="kind"
+        )
+        ax.set(xlim=(0, 1), ylim=(0, 1))
+        plotting.null_bar(ax, 0.31, 0.4, 0.5)
+        fig.draw_without_rendering()
+        boxes = [text.get_window_extent() for text in ax.texts]
+    assert len(boxes) == 5
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_a_null_is_named_at_the_side_that_is_asked_for():
+    with plotting.style():
+        ax = plotting.new_figure().add_subplot()
+        plotting.null_band(ax, 0, label="nothing", axis="x", side="left")
+        plotting.null_band(ax, 0.01, label="enough", axis="x", side="right")
+        ax.figure.draw_without_rendering()
+        nothing, enough = (text.get_window_extent() for text in ax.texts)
+    assert nothing.x1 < enough.x0
+
+
+def test_a_ledger_a_row_with_its_makers_and_its_prices():
+    grey = np.full((16, 16, 3), 90, np.uint8)
+    rows = {"pixels": np.stack([grey] * 3), "clip": np.stack([grey + 50] * 3)}
+    makers = {"pixels": ["google", "twitter", "google"], "clip": ["emojione"] * 3}
+    shares = dict.fromkeys(plotting.VENDOR_COLOURS, 0.25)
+    paid = {"pixels": shares | {"google": 0.75}, "clip": shares}
+    axes = plotting.ledger_rows(new_figure(), {"output": grey}, rows, makers, paid)
+    assert len(axes) == 3 * 5
+    assert [len(ax.images) for ax in axes] == [1, 0, 0, 0, 0] + 2 * [1, 1, 1, 0, 0]
+    edges = [ax.patches[0].get_edgecolor() for ax in axes[5:8]]
+    assert [edge[:3] for edge in edges] == [
+        to_rgb(plotting.VENDOR_COLOURS[maker]) for maker in makers["pixels"]
+    ]
+    assert "75% google" in [text.get_text() for text in axes[8].texts]
+    assert (axes[10].images[0].get_array() == 140).all()
 
 
 def test_heat_keeps_the_resolution_of_the_map_visible():

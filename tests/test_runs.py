@@ -121,6 +121,13 @@ def test_values_are_arranged_by_setting_prompt_and_seed(book):
         run.where(seed=[0, 1, 2]).by_setting(np.zeros(12))
 
 
+def test_images_can_be_taken_by_their_place(book):
+    run = runs.load("small")
+    some = run.take([5, 2])
+    assert some.table.seed.tolist() == run.table.seed.iloc[[5, 2]].tolist()
+    assert list(some.table.index) == [0, 1] and torch.equal(some.latents, run.latents[[5, 2]])
+
+
 def test_nothing_is_drawn_twice(book, monkeypatch):
     run = runs.load("small")
     monkeypatch.setattr(runs, "_generate", lambda *_: pytest.fail("drawn again"))

@@ -19,7 +19,8 @@ def test_one_frame_is_shown_and_all_are_described():
     assert [" hidden" in image for image in images] == [True, False, True]
     assert [re.search('alt="([^"]*)"', image)[1] for image in images] == ALTS
     assert '<input type="range" min="0" max="2" step="1" value="1"' in page
-    assert "<output>w = 4</output>" in page
+    assert '<output aria-live="off">w = 4</output>' in page
+    assert 'aria-label="guidance" aria-valuetext="w = 4"' in page
 
 
 def test_words_cannot_break_the_page():

@@ -33,3 +33,13 @@ document.addEventListener("click", (event) => {
   const kind = button.classList.contains("primary-toggle") ? ".primary-toggle" : ".secondary-toggle";
   document.querySelector(`#pst-header ${kind}`)?.click();
 });
+
+// A formula that is wider than the screen is scrolled, so the keyboard must reach it.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const formula of document.querySelectorAll("div.math")) {
+    if (formula.scrollWidth <= formula.clientWidth) continue;
+    formula.tabIndex = 0;
+    formula.setAttribute("role", "group");
+    formula.setAttribute("aria-label", "Formula");
+  }
+});

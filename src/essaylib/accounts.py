@@ -1,25 +1,26 @@
 """Draw up the ledgers of credit once, keep them, and check that they come out again.
 
-Differentiating the U-Net for every training drawing takes the better part of an hour, so a chapter
-cannot do it. `essay credit` does, by what `data/runs/credit/ledgers.yml` declares:
+Differentiating the U-Net for every training drawing takes hours, so a chapter cannot do it.
+`essay sample credit` does, by what `data/runs/credit/ledgers.yml` declares:
 
     purpose: ...
     outputs: {run: copies, count: 100}   # the first images of a declared run
     seeds: 2                             # how often a ledger that draws noise is drawn up
     unet: {timestep: 250, draws: 2}
     gradient: {timesteps: [100, 400, 700], width: 10, damping: 0.1}
-    until_frozen: {drawings: 1200}       # explores with some of the training drawings
+    until_frozen: {gradient: {timesteps: [400]}}   # what is spared as long as weights may change
 
-What is kept are the scores (seeds x outputs x drawings, float16) and what they are the products of
-on the outputs' side, so that a drawing's column can be computed anew from the drawing alone. Scores
-in pixels take a second and are not kept.
+Ledgers are compared on the drawings that they credit most, so for each output the scores are kept
+of the drawings that any ledger has among its first hundred (float16). For a few outputs, the
+*witnesses*, the directions are kept too along which gradients are credited: they rest on all
+drawings at once, and with them an entry can be computed anew from two pictures.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -28,26 +29,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from essaylib import claims, corpus, models, paths, provenance, runs, weights
+from essaylib import attribution, claims, corpus, features, models, paths, provenance, runs, weights
 from essaylib.errors import EssayError
+from essaylib.measures import agreement
 
 if TYPE_CHECKING:
     from essaylib.corpus import Corpus
     from essaylib.runs import Run
 
 NAME = "credit"
+COMMAND = f"essay sample {NAME}"
 PLAN, KEPT, PROVENANCE = "ledgers.yml", "ledgers.safetensors", "provenance.json"
+WITNESSES = 4
 TOLERANCE = 0.02
 """Largest difference of a score drawn up again, in standard deviations of its ledger."""
 
 _PART = 64
 _KEYS = {"purpose", "outputs", "seeds", "unet", "gradient", "until_frozen"}
-_CHANGES = {"drawings", "gradient", "unet"}
+_CHANGES = {"unet", "gradient"}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is declared: `outputs` are taken from `run`, `drawings` of the training set compared.
+    """What is declared: the first `outputs` of `run` are credited to the training drawings.
 
     `reading` holds the settings of `attribution.vectors`.
     """
@@ -57,7 +61,6 @@ class Plan:
     seeds: int
     reading: dict[str, Any]
     damping: float
-    drawings: int | None
     document: dict[str, Any]
 
 
@@ -66,14 +69,17 @@ class Accounts:
     """The ledgers: `scores` by name, float32 (seeds, outputs, drawings).
 
     `outputs` are the images that credit is given for, `training` the drawings that get it, in the
-    scores' order. `asked` is the outputs' side of each product, by name.
+    scores' order. `kept`, bool (outputs, drawings), says which entries are the ledger's own; all
+    others belong to drawings that no ledger has among its first hundred, and hold the lowest score.
+    `directions` (seeds, witnesses, D) are those of the first outputs' gradients.
     """
 
     plan: Plan
     outputs: Run
     training: Corpus
     scores: dict[str, np.ndarray]
-    asked: dict[str, np.ndarray]
+    kept: np.ndarray
+    directions: np.ndarray
     provenance: dict[str, Any]
 
     @property
@@ -100,9 +106,8 @@ def plan(final: bool | None = None) -> Plan:
         if not (claims.frozen() if final is None else final):
             if unknown := set(less) - _CHANGES:
                 raise EssayError(f"{path}: `until_frozen` has unknown keys {sorted(unknown)}.")
-            for part in ("unet", "gradient"):
+            for part in _CHANGES:
                 declared[part] = declared[part] | less.get(part, {})
-            declared["drawings"] = less.get("drawings")
         unet, gradient = declared["unet"], declared["gradient"]
         return Plan(
             str(declared["outputs"]["run"]),
@@ -115,7 +120,6 @@ def plan(final: bool | None = None) -> Plan:
                 "width": int(gradient["width"]),
             },
             float(gradient["damping"]),
-            declared.get("drawings"),
             document,
         )
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
@@ -134,7 +138,7 @@ def draw(
 
     wanted = plan()
     outputs = _outputs(wanted, model)
-    training = _training(wanted)
+    training = _training()
     seeds = _seeds(wanted, model)
     folder, key = _folder(model), _key(wanted, outputs, model)
     if not force and _key_of(folder) == key:
@@ -151,10 +155,17 @@ def draw(
             if not path.is_file():
                 _save(path, _of_drawings(wanted, seeds, pipe, clip, training.take(rows)))
             bar.update(len(rows))
-    read = [_load(parts / f"{start:05d}.safetensors") for start in starts]
-    credited = {name: np.concatenate([part[name] for part in read], 1) for name in read[0]}
+    credited = _joined(_load(parts / f"{start:05d}.safetensors") for start in starts)
     asked = _of_outputs(wanted, seeds, pipe, clip, outputs)
-    _keep(wanted, outputs, asked, credited, seeds, folder, key, pipe)
+    asked["gradient"] = _directions(asked["gradient"], credited["gradient"], wanted.damping)
+    _keep(attribution.scores(asked, credited), asked["gradient"], folder)
+    described = provenance.provenance(pipe, plan=wanted.document) | {
+        "key": key,
+        "seeds": seeds,
+        "run": outputs.provenance["key"],
+        "ledgers_sha256": provenance.sha256(folder / KEPT),
+    }
+    (folder / PROVENANCE).write_text(json.dumps(described, indent=1) + "\n")
     shutil.rmtree(parts)
     return load(model)
 
@@ -164,7 +175,7 @@ def load(model: str = "embedded") -> Accounts:
     wanted = plan()
     outputs = _outputs(wanted, model)
     folder = _folder(model)
-    command = f"essay {NAME}" + ("" if model == "embedded" else f" --model {model}")
+    command = COMMAND + ("" if model == "embedded" else f" --model {model}")
     found = _key_of(folder)
     if found is None:
         raise EssayError(f"The ledgers have not been drawn up with {model}: `{command}`.")
@@ -173,49 +184,55 @@ def load(model: str = "embedded") -> Accounts:
             "The ledgers are stale: weights, plan, corpus or the run of the outputs have changed "
             f"since they were drawn up. Draw them up again: `{command}`."
         )
-    training = _training(wanted)
+    training = _training()
     try:
-        kept = _load(folder / KEPT)
-        scores = {name[7:]: x for name, x in kept.items() if name.startswith("scores.")}
-        asked = {name[6:]: x for name, x in kept.items() if name.startswith("asked.")}
-        fits = all(x.shape[1:] == (len(outputs), len(training)) for x in scores.values())
-        if not scores or not fits:
-            raise ValueError("scores do not fit outputs and drawings")
-    except (OSError, ValueError) as error:
+        stored = _load(folder / KEPT)
+        bits = stored["kept"].astype(np.uint8)
+        kept = np.unpackbits(bits, axis=1, count=len(training)).astype(bool)
+        scores = {n: _spread(stored[f"scores.{n}"], kept) for n in attribution.LEDGERS}
+        if len(kept) != len(outputs):
+            raise ValueError("scores do not fit the outputs")
+    except (OSError, KeyError, ValueError) as error:
         raise EssayError(
             f"The ledgers are damaged ({error}): restore {folder}, or `{command} --force`."
         ) from error
     record = json.loads((folder / PROVENANCE).read_text())
-    return Accounts(wanted, outputs, training, scores, asked, record)
+    return Accounts(wanted, outputs, training, scores, kept, stored["directions"], record)
 
 
 def recheck(accounts: Accounts, pipe: Any, clip: Any, n: int = 8, seed: int = 0) -> Any:
-    """Score `n` training drawings anew, chosen at random, for all outputs, and compare.
+    """Score `n` drawings anew, chosen at random among those kept, for the witnesses, and compare.
 
-    Returns a table: ledger, and `difference`, the largest from a kept score, in standard deviations
-    of the ledger's scores. Raises `EssayError` where one exceeds TOLERANCE (beyond the rounding of
-    float16).
+    Returns a table: ledger, `entries` computed anew, and `difference`, the largest from a kept
+    score, in standard deviations of the ledger's scores. Raises `EssayError` where one exceeds
+    TOLERANCE (beyond the rounding of float16).
     """
     import pandas as pd
 
-    count = len(accounts.training)
-    rows = np.sort(np.random.default_rng(seed).choice(count, min(n, count), replace=False))
-    drawings = accounts.training.take(rows)
-    again = _scores(
-        accounts.asked, _of_drawings(accounts.plan, accounts.seeds, pipe, clip, drawings)
+    few = range(accounts.directions.shape[1])
+    known = np.flatnonzero(accounts.kept[few].any(0))
+    rows = np.sort(np.random.default_rng(seed).choice(known, min(n, len(known)), replace=False))
+    asked = _of_outputs(
+        accounts.plan, accounts.seeds, pipe, clip, accounts.outputs.take(few), attribution.NEARNESS
     )
+    asked["gradient"] = accounts.directions
+    drawings = accounts.training.take(rows)
+    credited = _of_drawings(accounts.plan, accounts.seeds, pipe, clip, drawings)
+    again = attribution.scores(asked, credited)
+    here = accounts.kept[few][:, rows]
     found = []
-    for name, kept in accounts.scores.items():
-        spread = float(kept.std())
-        off = np.abs(again[name] - kept[..., rows]) - np.abs(kept[..., rows]) * 2.0**-10
-        found.append({"ledger": name, "difference": max(0.0, float(off.max())) / spread})
+    for name, scores in accounts.scores.items():
+        kept, new = scores[:, few][..., rows][:, here], again[name][:, here]
+        off = np.maximum(np.abs(new - kept) - np.abs(kept) * 2.0**-10, 0)
+        spread = scores[:, accounts.kept].std()
+        found.append({"ledger": name, "entries": off.size, "difference": off.max() / spread})
     table = pd.DataFrame(found)
     if (table.difference > TOLERANCE).any():
         worst = table.loc[table.difference.idxmax()]
         raise EssayError(
             f"The ledger {worst.ledger!r} does not come out again: a score is off by "
             f"{worst.difference:.3g} of its standard deviation. Draw it up again: "
-            f"`essay {NAME} --force`."
+            f"`{COMMAND} --force`."
         )
     return table
 
@@ -223,100 +240,87 @@ def recheck(accounts: Accounts, pipe: Any, clip: Any, n: int = 8, seed: int = 0)
 def _of_drawings(
     wanted: Plan, seeds: list[int], pipe: Any, clip: Any, drawings: Corpus
 ) -> dict[str, np.ndarray]:
-    from essaylib import attribution, features
-
-    images = drawings.rgb()
-    latents = features.latents(pipe.vae, images)
+    latents = features.corpus_latents(pipe.vae, drawings)
     captions = list(map(corpus.caption, drawings.table.concept, drawings.table.vendor))
-    read = attribution.vectors(pipe, clip, images, latents, captions, seeds, **wanted.reading)
-    del read["pixels"]
-    return read
+    images = drawings.rgb()
+    return attribution.vectors(pipe, clip, images, latents, captions, seeds, **wanted.reading)
 
 
 def _of_outputs(
-    wanted: Plan, seeds: list[int], pipe: Any, clip: Any, outputs: Run
+    wanted: Plan,
+    seeds: list[int],
+    pipe: Any,
+    clip: Any,
+    outputs: Run,
+    ledgers: Sequence[str] = attribution.LEDGERS,
 ) -> dict[str, np.ndarray]:
-    from essaylib import attribution
-
-    read = []
-    for rows, images in outputs.batches(pipe, _PART):
-        prompts = list(outputs.table.prompt[rows])
-        latents = outputs.latents[rows].float()
-        read.append(
-            attribution.vectors(pipe, clip, images, latents, prompts, seeds, **wanted.reading)
+    return _joined(
+        attribution.vectors(
+            pipe,
+            clip,
+            images,
+            outputs.latents[rows].float(),
+            list(outputs.table.prompt[rows]),
+            seeds,
+            ledgers=ledgers,
+            **wanted.reading,
         )
+        for rows, images in outputs.batches(pipe, _PART)
+    )
+
+
+def _joined(parts: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    read = list(parts)
     return {name: np.concatenate([part[name] for part in read], 1) for name in read[0]}
 
 
-def _scores(
-    asked: Mapping[str, np.ndarray], credited: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Scores from `asked`, in which the gradient's directions have been solved for already."""
-    from essaylib import attribution
-
-    return {
-        name: np.stack(
-            [
-                (attribution.pull if name == "gradient" else attribution.distances)(a, b)
-                for a, b in zip(asked[name], credited[name], strict=True)
-            ]
-        )
-        for name in credited
-    }
+def _directions(outputs: np.ndarray, training: np.ndarray, damping: float) -> np.ndarray:
+    """Directions (seeds, outputs, D) of credit. It has no unit: each output's largest is one."""
+    found = []
+    for asked, credited in zip(outputs, training, strict=True):
+        along = attribution.directions(asked, credited, damping)
+        found.append(along / np.abs(attribution.pull(along, credited)).max(1, keepdims=True))
+    return np.stack(found)
 
 
-def _keep(
-    wanted: Plan,
-    outputs: Run,
-    asked: dict[str, np.ndarray],
-    credited: dict[str, np.ndarray],
-    seeds: list[int],
-    folder: Path,
-    key: str,
-    pipe: Any,
-) -> None:
-    """Keep scores and the outputs' side; the key is written last, so that a cut leaves nothing."""
-    from essaylib import attribution
-
-    def rounded(x: np.ndarray) -> np.ndarray:
-        return x.astype(np.float16).astype(np.float32)
-
-    asked = {name: rounded(asked[name]) for name in credited}
-    pulls = []
-    for own, drawn in zip(asked["gradient"], credited["gradient"], strict=True):
-        along = attribution.directions(own, drawn, wanted.damping)
-        # Credit has no unit: each output's largest is one.
-        pulls.append(along / np.abs(attribution.pull(along, drawn)).max(1, keepdims=True))
-    asked["gradient"] = np.stack(pulls).astype(np.float32)
-    kept = {f"scores.{name}": x.astype(np.float16) for name, x in _scores(asked, credited).items()}
-    kept |= {f"asked.{n}": x if n == "gradient" else x.astype(np.float16) for n, x in asked.items()}
+def _keep(scores: Mapping[str, np.ndarray], directions: np.ndarray, folder: Path) -> None:
+    """Keep the scores of drawings that any ledger has among its first, and the witnesses."""
+    halves = {name: values.astype(np.float16) for name, values in scores.items()}
+    kept = np.zeros(next(iter(scores.values())).shape[1:], dtype=bool)
+    for ledger in halves.values():
+        for drawn_up in ledger:
+            np.put_along_axis(kept, agreement.most(drawn_up.astype(np.float32)), True, axis=1)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / PROVENANCE).unlink(missing_ok=True)
-    _save(folder / KEPT, kept)
-    described = provenance.provenance(pipe, plan=wanted.document)
-    described |= {
-        "key": key,
-        "seeds": seeds,
-        "run": outputs.provenance["key"],
-        "ledgers_sha256": provenance.sha256(folder / KEPT),
-    }
-    (folder / PROVENANCE).write_text(json.dumps(described, indent=1) + "\n")
+    (folder / PROVENANCE).unlink(missing_ok=True)  # without its key, a cut leaves no ledgers
+    _save(
+        folder / KEPT,
+        {f"scores.{name}": values[:, kept] for name, values in halves.items()}
+        | {
+            "kept": np.packbits(kept, axis=1),
+            "directions": directions[:, :WITNESSES].astype(np.float32),
+        },
+    )
+
+
+def _spread(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Scores (seeds, k) at their places: (seeds, outputs, drawings), the lowest everywhere else."""
+    found = np.full((len(values), *kept.shape), values.min(), dtype=np.float32)
+    found[:, kept] = values
+    return found
 
 
 def _outputs(wanted: Plan, model: str) -> Run:
     run = runs.load(wanted.run, model)
     if len(run) < wanted.outputs:
-        raise EssayError(f"The run {wanted.run!r} has {len(run)} images of {wanted.outputs}.")
-    table = run.table.iloc[: wanted.outputs].reset_index(drop=True)
-    return runs.Run(run.plan, table, run.latents[: wanted.outputs], run.provenance)
+        raise EssayError(
+            f"The run {wanted.run!r} has {len(run)} images and {wanted.outputs} are declared: "
+            f"lower `outputs` in {paths.runs() / NAME / PLAN}."
+        )
+    return run.take(range(wanted.outputs))
 
 
-def _training(wanted: Plan) -> Corpus:
-    drawings = corpus.load().where(split="train")
-    if wanted.drawings is None:
-        return drawings
-    order = np.random.default_rng(0).permutation(len(drawings))
-    return drawings.take(np.sort(order[: wanted.drawings]))
+def _training() -> Corpus:
+    return corpus.load().where(split="train")
 
 
 def _seeds(wanted: Plan, model: str) -> list[int]:
@@ -334,7 +338,7 @@ def _key(wanted: Plan, outputs: Run, model: str) -> str:
     """Digest of all that the ledgers depend on; the run's own key covers weights and corpus."""
     clip = weights.component_files(paths.models() / "emoji-ldm" / "clip")
     document = {
-        "plan": [wanted.document, wanted.drawings, wanted.reading],
+        "plan": [wanted.document, wanted.reading],
         "run": outputs.provenance["key"],
         "clip": {path.name: provenance.sha256(path) for path in clip},
         "seeds": _seeds(wanted, model),

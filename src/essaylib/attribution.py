@@ -33,10 +33,8 @@ WIDTH, DAMPING = 10, 0.1
 
 _PROJECTION = 2**40  # keeps the numbers of a seed's projections apart from those of its noise
 
-
-LEDGERS = ("pixels", "clip", "unet", "gradient")
-SEEDED = ("unet", "gradient")
-"""The ledgers that draw noise or projections, and so can be drawn up twice."""
+NEARNESS = ("pixels", "clip", "unet")
+LEDGERS = (*NEARNESS, "gradient")
 
 
 def vectors(
@@ -50,32 +48,39 @@ def vectors(
     draws: int = 2,
     timesteps: Sequence[int] = TIMESTEPS,
     width: int = WIDTH,
+    ledgers: Sequence[str] = LEDGERS,
 ) -> dict[str, np.ndarray]:
-    """Read pictures for every ledger: (seeds, n, d) by its name, with one seed where it has none.
+    """Read pictures for `ledgers`: (seeds, n, d) by name, with one seed where it has none.
 
     images: uint8 (n, H, H, 3); latents: (n, C, h, w), the same pictures as the U-Net takes them.
     """
-    return {
-        "pixels": pixel_vectors(images)[None],
-        "clip": clip_vectors(clip, images)[None],
-        "unet": np.stack([unet_vectors(pipe, latents, seed, timestep, draws) for seed in seeds]),
-        "gradient": np.stack(
-            [gradient_vectors(pipe, latents, prompts, seed, timesteps, width) for seed in seeds]
-        ),
+    readings = {
+        "pixels": lambda: [pixel_vectors(images)],
+        "clip": lambda: [clip_vectors(clip, images)],
+        "unet": lambda: [unet_vectors(pipe, latents, seed, timestep, draws) for seed in seeds],
+        "gradient": lambda: [
+            gradient_vectors(pipe, latents, prompts, seed, timesteps, width) for seed in seeds
+        ],
     }
+    return {name: np.stack(readings[name]()) for name in ledgers}
 
 
 def scores(
-    outputs: Mapping[str, np.ndarray], training: Mapping[str, np.ndarray], damping: float = DAMPING
+    outputs: Mapping[str, np.ndarray], training: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Draw up the ledgers from both sides' `vectors`: (seeds, outputs, drawings) by name."""
-    found = {}
-    for name, asked in outputs.items():
-        pairs = list(zip(asked, training[name], strict=True))
-        if name == "gradient":
-            pairs = [(directions(a, b, damping), b) for a, b in pairs]
-        found[name] = np.stack([(pull if name == "gradient" else distances)(*p) for p in pairs])
-    return found
+    """Draw up the ledgers: (seeds, outputs, drawings) by name.
+
+    From both sides' `vectors`; the outputs' gradients have been turned into `directions` before.
+    """
+    return {
+        name: np.stack(
+            [
+                (pull if name == "gradient" else distances)(a, b)
+                for a, b in zip(asked, training[name], strict=True)
+            ]
+        )
+        for name, asked in outputs.items()
+    }
 
 
 def pixel_vectors(images: np.ndarray) -> np.ndarray:

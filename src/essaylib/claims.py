@@ -381,7 +381,7 @@ def _exploratory(
     if model != "embedded":
         reasons.append(f"the rules are about the embedded model, and this is {model}")
     elif not frozen():
-        reasons.append("the embedded model is a first version, not yet frozen")
+        reasons.append("the embedded model is not yet frozen")
     if seed is not None and seed < claims.verdict_from:
         reasons.append(f"seed {seed} is one of those kept for exploration")
     for statistic in claim.primary:

@@ -291,7 +291,8 @@ def sample(
     weights, the plan and the corpus is not drawn again.
 
     `essay sample corpus` takes every drawing of the corpus through the embedded model's autoencoder
-    instead, and keeps latents and residuals in data/features.
+    instead, and keeps latents and residuals in data/features. `essay sample credit` draws up the
+    ledgers that data/runs/credit declares.
 
     Example: essay sample guidance
     """
@@ -301,8 +302,13 @@ def sample(
         for path in residuals.ship(models.load(device=device or "auto").vae):
             typer.echo(path)
         return
-    from essaylib import runs
+    from essaylib import accounts, runs
 
+    if plan == accounts.NAME:
+        kept = accounts.draw(model or "embedded", device or "auto", force)
+        names = ", ".join(kept.scores)
+        typer.echo(f"{names}: {len(kept.outputs)} outputs, {len(kept.training):,} drawings.")
+        return
     try:
         drawn = runs.draw(plan, model or "embedded", device or "auto", batch, force)
     except KeyboardInterrupt:

@@ -21,6 +21,9 @@ from essaylib.corpus import SIZE, Corpus
 from essaylib.corpus import load as load_corpus
 from essaylib.errors import EssayError
 
+ENCODER = ("encoder.", "quant_conv.")
+"""The parts of an autoencoder that latents depend on."""
+
 TOLERANCE = 1e-2
 """Largest difference of a kept value from one computed again, in the largest value's unit."""
 
@@ -43,8 +46,8 @@ def latents(vae: Any, images: np.ndarray) -> np.ndarray:
 def corpus_latents(vae: Any, data: Corpus, size: int = SIZE) -> np.ndarray:
     """The latents of the corpus's drawings, rows as in `data`: float32 (n, C, size / 8, size / 8).
 
-    Computed for the whole corpus at the first call (about a minute on one thread, 12 ms a drawing)
-    and kept, by the weights, the corpus and the image's side (see `store`). Where they ship with
+    Computed for the whole corpus at the first call (one to three minutes on one thread) and kept,
+    by the encoder's weights, the corpus and the image's side (see `store`). Where they ship with
     the book, as float16, some are computed again: `EssayError` if they differ. Less than a quarter
     of the corpus is not worth that: it is computed alone, unless the rest is there already. A
     selection is a copy; the whole corpus may be mapped from its file and not be written to.
@@ -73,8 +76,9 @@ def corpus_latents(vae: Any, data: Corpus, size: int = SIZE) -> np.ndarray:
 
 
 def file_of(vae: Any, whole: Corpus, size: int = SIZE) -> str:
-    """Name of the file that keeps the corpus's latents."""
-    key = store.digest("latents", store.weights_hash(vae), whole.sha256, size)
+    """Name of the file that keeps the corpus's latents: a decoder trained on leaves it as it is."""
+    encoder = store.weights_hash(vae, ENCODER)
+    key = store.digest("latents", encoder, whole.sha256, size)
     return f"latents-{key}.npy"
 
 

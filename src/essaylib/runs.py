@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -63,7 +63,11 @@ class Run:
                 raise EssayError(f"A run's table has no column {name!r}; it has {known}.")
             wanted = [wanted] if np.isscalar(wanted) else list(wanted)
             keep &= self.table[name].isin(wanted).to_numpy()
-        rows = np.flatnonzero(keep)
+        return self.take(np.flatnonzero(keep))
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Run:
+        """Return the images at these positions, in this order."""
+        rows = np.asarray(rows, dtype=int)
         table = self.table.iloc[rows].reset_index(drop=True)
         return Run(self.plan, table, self.latents[rows], self.provenance)
 

@@ -41,7 +41,8 @@ def frames(
     """Show one of several pictures, chosen by a slider that works without a kernel.
 
     `pictures` are uint8 (h, w, 3) of one size; `words` say where the slider stands ("w = 4");
-    `label` says what it changes; `alts` describe each picture.
+    `label` says what it changes; `alts` describe each picture. The name is the input's own: a
+    <label> around it would name the <output>, which comes first.
     """
     from IPython.display import HTML
 
@@ -60,11 +61,11 @@ def frames(
         for i, (picture, word, alt) in enumerate(zip(pictures, words, alts, strict=True))
     )
     return HTML(
-        f'<div class="essay-frames">{images}<label style="display:block;margin-top:.5em">'
-        f"{html.escape(label)}: <output>{html.escape(words[start])}</output><br>"
+        f'<div class="essay-frames">{images}<div style="margin-top:.5em">'
+        f'{html.escape(label)}: <output aria-live="off">{html.escape(words[start])}</output></div>'
         f'<input type="range" min="0" max="{len(pictures) - 1}" step="1" value="{start}" '
-        f'aria-valuetext="{html.escape(words[start])}" style="width:min(100%,24rem)" '
-        f'oninput="{html.escape(_TURN)}"></label></div>'
+        f'aria-label="{html.escape(label)}" aria-valuetext="{html.escape(words[start])}" '
+        f'style="width:min(100%,24rem)" oninput="{html.escape(_TURN)}"></div>'
     )
 
 

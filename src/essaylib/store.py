@@ -25,13 +25,17 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
-def weights_hash(network: Any) -> str:
-    """SHA-256 of a network's configuration and weights as they are in memory."""
+def weights_hash(network: Any, parts: tuple[str, ...] = ("",)) -> str:
+    """SHA-256 of a network's configuration and weights as they are in memory.
+
+    parts: what the names of the weights that count begin with; by default all count.
+    """
     import torch
 
     config = {k: v for k, v in dict(network.config).items() if not k.startswith("_")}
     found = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(network.state_dict().items()):
+    weights = {k: v for k, v in network.state_dict().items() if k.startswith(parts)}
+    for name, tensor in sorted(weights.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
     return found.hexdigest()

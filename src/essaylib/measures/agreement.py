@@ -24,11 +24,21 @@ def tau(a: np.ndarray, b: np.ndarray, top: int = TOP) -> float:
         raise EssayError(
             f"The ledgers credit {len(a)} and {len(b)} drawings: they must be one list."
         )
-    credited = np.union1d(_most(a, top), _most(b, top))
+    credited = np.union1d(most(a, top), most(b, top))
     found = kendalltau(a[credited], b[credited]).statistic
     if not np.isfinite(found):
         raise EssayError("A ledger that credits all drawings alike has no order to agree with.")
     return float(found)
+
+
+def most(scores: np.ndarray, top: int = TOP) -> np.ndarray:
+    """Return which drawings are credited most, best first: (..., top) of scores (..., n)."""
+    return np.argsort(-scores, axis=-1, kind="stable")[..., :top]
+
+
+def shared(a: np.ndarray, b: np.ndarray, top: int = TOP) -> float:
+    """Return the share of their `top` drawings that two ledgers (n,) have in common."""
+    return len(np.intersect1d(most(a, top), most(b, top))) / min(top, len(a))
 
 
 def by_chance(
@@ -55,12 +65,8 @@ def vendor_shares(
     Negative credit, which gradients give, counts as none.
     """
     credit = finite(credit, "credit", dims=1)
-    paid = _most(credit, top)
+    paid = most(credit, top)
     return _shares(np.bincount(vendor[paid], np.maximum(credit[paid], 0), minlength=of))
-
-
-def _most(scores: np.ndarray, top: int) -> np.ndarray:
-    return np.argsort(-scores, kind="stable")[:top]
 
 
 def _shares(mass: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ from essaylib.plotting.house import (
     DPI,
     INK,
     MUTED,
+    NARROW,
     NULL,
     PAPER,
     SERIES_COLOURS,
@@ -39,7 +40,14 @@ from essaylib.plotting.house import (
     style,
 )
 from essaylib.plotting.marks import null_band, null_bar
-from essaylib.plotting.pictures import heat, image_grid, parcel_map, scatter_with_extremes, to_uint8
+from essaylib.plotting.pictures import (
+    heat,
+    image_grid,
+    ledger_rows,
+    parcel_map,
+    scatter_with_extremes,
+    to_uint8,
+)
 from essaylib.plotting.rows import crossed_shares, intervals, scoreboard, shares
 
 __all__ = [
@@ -48,6 +56,7 @@ __all__ = [
     "DPI",
     "INK",
     "MUTED",
+    "NARROW",
     "NULL",
     "PAPER",
     "SERIES_COLOURS",
@@ -65,6 +74,7 @@ __all__ = [
     "image_grid",
     "ink_on",
     "intervals",
+    "ledger_rows",
     "matrix",
     "new_figure",
     "null_band",

@@ -8,7 +8,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from essaylib.plotting.house import ACCENT, DASHED, INK, MUTED, NULL, SERIES_COLOURS, SERIES_MARKERS
-from essaylib.plotting.marks import axes_of, dots, label_ends, labelled, note_at, series, word
+from essaylib.plotting.marks import (
+    axes_of,
+    dots,
+    keep_apart,
+    label_ends,
+    labelled,
+    note_at,
+    series,
+    word,
+)
 
 
 def frontier(
@@ -33,7 +42,9 @@ def frontier(
             last = rows.iloc[-1]
             note_at(ax, name, last[x], last[y], (7, -11), colour, weight="bold")
     ax.margins(0.12)
-    return labelled(ax, xlabel or x, ylabel or y)
+    labelled(ax, xlabel or x, ylabel or y)
+    keep_apart(ax)
+    return ax
 
 
 def before_after(target: Figure | Axes, table: pd.DataFrame, x: str, y: str, label: str) -> Axes:
@@ -49,6 +60,7 @@ def before_after(target: Figure | Axes, table: pd.DataFrame, x: str, y: str, lab
         look = {"arrowstyle": "-|>", "color": colour, "linewidth": 1, "linestyle": DASHED}
         ax.annotate("", (row[x], row[y]), start, arrowprops=look)
         note_at(ax, word(row[label]), row[x], row[y], (6, 5), colour, weight="bold")
+    keep_apart(ax)
     return ax
 
 
@@ -146,7 +158,9 @@ def power_law(
         note_at(
             ax, word(table[label].iloc[row]), table[x].iloc[row], table[y].iloc[row], (4, 3), INK
         )
-    return labelled(ax, xlabel or x, ylabel or y)
+    labelled(ax, xlabel or x, ylabel or y)
+    keep_apart(ax)
+    return ax
 
 
 def histograms(

@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 CSS_DPI = 96  # a figure of 7.2 inches is as wide as the page's column
 DPI = 2 * CSS_DPI
 WIDTH = 7.2
-LINE = round(9 / 72 * DPI * 1.4)  # pixels that a line of nine-point text takes
-LETTER = 9 / 72 * DPI * 0.58  # pixels that a letter takes, on average
+NARROW = 4.2  # a figure that keeps its type on a telephone, whose column is nearly as wide
+LETTER = 9 / 72 * DPI * 0.58  # pixels that a letter of nine points takes, on average
 
 PAPER, INK, MUTED, FAINT = "#fbfaf6", "#22211f", "#67635c", "#d9d5cb"
 NULL = "#8d887f"
+NO_ONE = "#b5b0a6"
 DASHED = (0, (4, 3))
 ACCENT = "#237a99"
 VENDOR_COLOURS = {
@@ -33,7 +34,7 @@ VERDICT_COLOURS = {
     "contradicted": "#8c2f1c",
     "undecided": "#e4dfd3",
     "mixed": "#bb8719",
-    "untestable": "#b5b0a6",
+    "untestable": NO_ONE,
 }
 HEAT = LinearSegmentedColormap.from_list("essay-heat", ["#f4efe2", "#d9a441", "#8c2f1c", "#1b2750"])
 

@@ -1,12 +1,15 @@
 """What figures of several kinds share: series, intervals, names, nulls."""
 
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from essaylib.plotting.house import (
     ACCENT,
@@ -27,11 +30,12 @@ def null_band(
     high: float | None = None,
     label: str = "chance",
     axis: str = "y",
-    side: str = "left",
+    side: str | None = None,
 ) -> None:
     """Draw what there would be if nothing were there: a dashed line, or a band from low to high.
 
-    A level one is named at its `side`, "left" or "right".
+    It is named at its `side`, "left" or "right": a level one on the left unless told otherwise, an
+    upright one above its middle.
     """
     span, line = (ax.axhspan, ax.axhline) if axis == "y" else (ax.axvspan, ax.axvline)
     if high is None:
@@ -44,10 +48,10 @@ def null_band(
     if axis == "y":
         right = side == "right"
         place, coordinates = (float(right), edge), ax.get_yaxis_transform()
-        offset, alignment = (-3 if right else 3, 2), (side, "bottom")
+        offset, alignment = (-3 if right else 3, 2), (side or "left", "bottom")
     else:
         place, coordinates, offset = (edge, 1), ax.get_xaxis_transform(), (0, 3)
-        alignment = ("center", "bottom")
+        alignment = ({"left": "right", "right": "left"}.get(side, "center"), "bottom")
     ax.annotate(
         label,
         place,
@@ -65,6 +69,7 @@ def null_bar(ax: Axes, place: float, low: float, high: float, label: str = "chan
     """Draw the null at one place of the horizontal axis, as an upright bar from low to high."""
     ax.vlines(place, low, high, color=NULL, linewidth=7, alpha=0.45, zorder=1)
     note_at(ax, label, place, high, (0, 3), MUTED, "center", "bottom")
+    keep_apart(ax)
 
 
 def axes_of(target: Figure | Axes) -> Axes:
@@ -152,7 +157,65 @@ def note_at(
         va=va,
         weight=weight,
         fontsize=8.5,
+        label=_AT_A_POINT,
     )
+
+
+_AT_A_POINT = "names a point"
+
+
+def keep_apart(ax: Axes) -> None:
+    """Move the names of points to where they cover least: no other name, few points and lines."""
+    ax.figure.draw_without_rendering()
+    names = [text for text in ax.texts if text.get_label() == _AT_A_POINT]
+    taken = [text.get_window_extent() for text in ax.texts if text not in names]
+    marks = _drawn_points(ax)
+    room = ax.get_window_extent()
+    for text in names:
+        best = None
+        for offset, ha, va in _AROUND:
+            text.set(position=offset, ha=ha, va=va)
+            box = text.get_window_extent()
+            inside = room.count_contains(box.corners()) == 4
+            met = sum(Bbox.intersection(box, other) is not None for other in taken)
+            cost = met + (not inside), box.count_contains(marks)
+            if best is None or cost < best[0]:
+                best = cost, offset, ha, va, box
+        _, offset, ha, va, box = best
+        text.set(position=offset, ha=ha, va=va)
+        taken.append(box)
+
+
+# Places of a name about its point, in the order in which they are liked: offset in points.
+_AROUND = [
+    ((distance * across, distance * up), ha, va)
+    for distance in (5, 11, 18, 26)
+    for across, up, ha, va in (
+        (1, 1, "left", "bottom"),
+        (-1, 1, "right", "bottom"),
+        (1, -1, "left", "top"),
+        (-1, -1, "right", "top"),
+        (0, 1.2, "center", "bottom"),
+        (0, -1.2, "center", "top"),
+    )
+]
+
+
+def _drawn_points(ax: Axes) -> np.ndarray:
+    """Places (n, 2) in pixels that markers, lines and error bars of the axes cover."""
+    paths = [line.get_xydata() for line in ax.lines if line.get_transform() == ax.transData]
+    for group in ax.collections:
+        if isinstance(group, LineCollection):
+            paths += group.get_segments()
+        elif isinstance(group, PathCollection):
+            paths += [place[None] for place in np.asarray(group.get_offsets())]
+    places = [np.zeros((0, 2))]
+    for path in paths:
+        path = ax.transData.transform(np.asarray(path, dtype=float))
+        along = np.linspace(0, 1, 24)[:, None]
+        places += [a + along * (b - a) for a, b in zip(path, path[1:], strict=False)]
+        places.append(path)
+    return np.concatenate(places)
 
 
 def note(
@@ -164,6 +227,7 @@ def note(
     va: str,
     colour: str = INK,
     weight: str = "normal",
+    points: float = 9,
 ) -> None:
     """Write a text beside a place of the axes (0 to 1 across and up), `offset` points away."""
     ax.annotate(
@@ -176,13 +240,14 @@ def note(
         va=va,
         color=colour,
         weight=weight,
+        fontsize=points,
         annotation_clip=False,
     )
 
 
 def name_rows(ax: Axes, places: Sequence[float], names: Sequence[Any]) -> None:
-    """Write names where rows stand, in place of the vertical axis."""
-    ax.set_yticks(places, [word(name) for name in names])
+    """Write names where rows stand, in place of the vertical axis; long ones in several lines."""
+    ax.set_yticks(places, ["\n".join(wrap(word(name), 16)) for name in names])
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
 

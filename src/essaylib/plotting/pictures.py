@@ -1,6 +1,6 @@
 """Figures that show images, pixel for pixel."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -9,15 +9,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Rectangle
+from matplotlib.textpath import TextPath
 
 from essaylib.errors import EssayError
 from essaylib.plotting.house import (
     DPI,
-    FAINT,
     HEAT,
     LETTER,
-    LINE,
     MUTED,
+    NARROW,
+    NO_ONE,
+    RC,
     SERIES_COLOURS,
     VENDOR_COLOURS,
     WIDTH,
@@ -34,14 +38,15 @@ def image_grid(
     labels: Sequence[str] | None = None,
     scale: int | None = None,
     gap: int = 8,
+    points: float | None = None,
 ) -> list[Axes]:
     """Show images of one size in rows, each of their pixels as a whole number of screen pixels.
 
     Nothing is resampled: an image pixel becomes `scale` × `scale` pixels of the saved file (by
     default as many as the page's column holds), and the figure takes the size that this needs.
     `images` is n images or rows of images, uint8 or 0..1 floats, grey, RGB, or RGBA (set on
-    white); None leaves a place empty. `labels` are written under the images. Returns the axes,
-    row by row.
+    white); None leaves a place empty. `labels` are written under the images. Text is `points` tall,
+    or as the sheet is wide: a telephone shrinks wide ones. Returns the axes, row by row.
     """
     cells, columns = _cells(images, columns)
     pixels = [None if cell is None else to_uint8(cell) for cell in cells]
@@ -56,16 +61,14 @@ def image_grid(
     _check_count("column_labels", column_labels, columns)
     _check_count("labels", labels, len(pixels))
 
-    longest = (
-        max(len(line) for text in row_labels for line in text.split("\n")) if row_labels else 0
-    )
-    left = gap + round(longest * LETTER)
+    points = points or (9 if scale == 1 else 11)
+    left = gap + max((_width(text, points) for text in row_labels or ()), default=0)
     if scale is None:
         scale = max(1, int((WIDTH * DPI - left - columns * gap) // (columns * width)))
     width, height = width * scale, height * scale
-    column_labels, labels = _wrapped(column_labels, width), _wrapped(labels, width)
-    head = _lines(column_labels) * LINE + gap
-    foot = _lines(labels) * LINE
+    column_labels, labels = (_wrapped(given, width, points) for given in (column_labels, labels))
+    head = _lines(column_labels) * _line(points) + gap
+    foot = _lines(labels) * _line(points)
     total = (left + columns * (width + gap), head + rows * (height + foot + gap))
     _set_pixels(fig, total)
 
@@ -79,11 +82,11 @@ def image_grid(
         if cell is not None:
             ax.imshow(cell.repeat(scale, 0).repeat(scale, 1), interpolation="none", aspect="auto")
         if labels:
-            note(ax, labels[index], (0.5, 0), (0, -3), "center", "top")
+            note(ax, labels[index], (0.5, 0), (0, -3), "center", "top", points=points)
         if row_labels and column == 0:
-            note(ax, row_labels[row], (0, 0.5), (-4, 0), "right", "center")
+            note(ax, row_labels[row], (0, 0.5), (-4, 0), "right", "center", points=points)
         if column_labels and row == 0:
-            note(ax, column_labels[column], (0.5, 1), (0, 3), "center", "bottom")
+            note(ax, column_labels[column], (0.5, 1), (0, 3), "center", "bottom", points=points)
     return axes
 
 
@@ -93,33 +96,73 @@ def parcel_map(
     pieces: Sequence[Any],
     makers: Sequence[str],
     labels: Sequence[str],
+    borrowed: Sequence[float],
     scale: int = 2,
 ) -> list[Axes]:
     """A picture a row; the training patches that stand for its own; whose these are, and how many.
 
     `pieces` holds for each of `pictures` (n, H, W, 3) what `neighbours.Matches.of` returns;
-    `makers` the vendor of each training drawing. Patches that no training patch is near are pale; a
-    spot marks those of the drawing that supplies most. What has no patch stays white.
+    `makers` the vendor of each training drawing; `borrowed` the share written under each map.
+    Patches that no training patch is near are grey; a spot marks those of the drawing that supplies
+    most. What has no patch stays white.
     """
+    colours = {**VENDOR_COLOURS, "none near": NO_ONE}
     cells: list[Any] = []
     taken = []
     for picture, found in zip(pictures, pieces, strict=True):
-        names = np.where(found.near, np.asarray(makers, dtype=object)[found.source], "no one near")
-        flags = np.array([to_rgb(VENDOR_COLOURS.get(name, FAINT)) for name in names]).reshape(-1, 3)
+        names = np.where(found.near, np.asarray(makers, dtype=object)[found.source], "none near")
+        flags = np.array([to_rgb(colours[name]) for name in names]).reshape(-1, 3)
         flags = np.broadcast_to(255 * flags[:, None, None], found.pixels.shape).astype(np.uint8)
         third = flags.shape[1] // 3
         flags[found.main, third:-third, third:-third] = 255
         cells.append(
             [picture, *(mosaic(picture, found.place, x) for x in (found.pixels, flags)), None]
         )
-        taken.append([(names == name).mean() for name in (*VENDOR_COLOURS, "no one near")])
-    under = [text for label in labels for text in (label, "", "", "")]
+        taken.append([(names == name).mean() for name in colours])
+    under = [
+        text
+        for label, part in zip(labels, borrowed, strict=True)
+        for text in (label, "", f"borrowed {part:.0%}", "")
+    ]
     heads = ["the picture", "nearest patches", "published by", ""]
     axes = image_grid(fig, cells, labels=under, column_labels=heads, scale=scale)
     for ax, shares in zip(axes[3::4], taken, strict=True):
-        colours = {**VENDOR_COLOURS, "no one near": MUTED}
+        ax.set(xlim=(0, 1), ylim=(0, 1))
         for line, ((name, colour), share) in enumerate(zip(colours.items(), shares, strict=True)):
-            ax.text(0, 0.86 - 0.18 * line, f"{name} {share:.0%}", color=colour, fontsize=10)
+            y = 0.88 - 0.19 * line
+            ax.add_patch(Rectangle((0.02, y - 0.05), 0.1, 0.1, facecolor=colour))
+            ax.text(0.17, y, f"{name} {share:.0%}", va="center", fontsize=11)
+    return axes
+
+
+def ledger_rows(
+    fig: Figure,
+    asked: Mapping[str, np.ndarray],
+    credited: Mapping[str, np.ndarray],
+    makers: Mapping[str, Sequence[str]],
+    paid: Mapping[str, Mapping[str, float]],
+    scale: int = 1,
+) -> list[Axes]:
+    """What is accounted for, and below it, a ledger a row, what is credited most and who is paid.
+
+    `asked` holds pictures (H, W, 3) by the word under them. By the ledger's name: `credited` holds
+    drawings (k, H, W, 3), framed in the colours of their `makers` (k,) and named by them; `paid`
+    the vendors' shares.
+    """
+    width = len(next(iter(credited.values()))) + 2  # room for the shares
+    cells: list[list[Any]] = [[*asked.values()], *([*drawings] for drawings in credited.values())]
+    cells = [row + [None] * (width - len(row)) for row in cells]
+    words = [[*asked], *([*makers[name]] for name in credited)]
+    under = [word for row in words for word in row + [""] * (width - len(row))]
+    axes = image_grid(fig, cells, row_labels=["", *credited], labels=under, scale=scale)
+    for row, name in enumerate(credited, start=1):
+        here = axes[row * width : (row + 1) * width]
+        for ax, maker in zip(here, makers[name], strict=False):
+            look = {"edgecolor": VENDOR_COLOURS[maker], "linewidth": 4, "facecolor": "none"}
+            ax.add_patch(Rectangle((0, 0), 1, 1, transform=ax.transAxes, **look))
+        for line, (vendor, colour) in enumerate(VENDOR_COLOURS.items()):
+            text, top = f"{paid[name][vendor]:.0%} {vendor}", 0.98 - 0.27 * line
+            here[-2].text(0.06, top, text, color=colour, fontsize=9, va="top")
     return axes
 
 
@@ -158,40 +201,37 @@ def scatter_with_extremes(
     xlabel: str | None = None,
     ylabel: str | None = None,
 ) -> Axes:
-    """A scatter between two strips: the images of the lowest and of the highest `x`, lowest first.
+    """A scatter between two strips: the images of the lowest `x` above it, of the highest below.
 
-    `images` (n, H, W, 3), one a row of `table`, shown pixel for pixel.
+    `images` (n, H, W, 3), one a row of `table`, shown pixel for pixel, lowest first.
     """
     if len(images) != len(table):
         raise EssayError(f"{len(table)} rows and {len(images)} images: pass one image a row.")
     order = np.argsort(table[x].to_numpy(), kind="stable")
     count = min(count, len(order) // 2)
+    strips = (order[:count], order[-count:])
     height, width = np.asarray(images).shape[1:3]
-    names = _wrapped([word(name) for name in table[label]], width + 16) if label else None
-    extremes = [*order[:count], *order[-count:]]
     pad = 12
-    cell = height + _lines([names[index] for index in extremes] if names else None) * LINE + pad
-    total = (round(WIDTH * DPI), max(count * cell + 2 * pad + LINE, round(3.4 * DPI)))
+    column = max(round(NARROW * DPI) // max(count, 1), width + pad)
+    names = _wrapped([word(name) for name in table[label]], column - pad) if label else None
+    feet = [_lines([names[i] for i in ends] if names else None) * _line() for ends in strips]
+    tall = [_line() + height + foot + 2 * pad for foot in feet]
+    room, middle = round(0.62 * DPI), round(3.2 * DPI)
+    total = (count * column, tall[0] + middle + room + tall[1])
     _set_pixels(fig, total)
 
-    strip = width + 2 * pad
-    room = round(0.62 * DPI)
-    plot = (strip + room, pad, total[0] - 2 * strip - room - pad, total[1] - pad - room)
-    ax = _pixel_axes(fig, plot, total)
+    ax = _pixel_axes(fig, (room, tall[0], total[0] - room - pad, middle), total)
     ax.set_axis_on()
     ax.scatter(table[x], table[y], s=10, color=MUTED, alpha=0.35, linewidth=0)
-    for ends, left, colour in (
-        (order[:count], pad, SERIES_COLOURS[1]),
-        (order[-count:], total[0] - width - pad, SERIES_COLOURS[0]),
-    ):
+    tops, colours = (0, total[1] - tall[1]), (SERIES_COLOURS[1], SERIES_COLOURS[0])
+    for ends, top, colour, end in zip(strips, tops, colours, ("lowest", "highest"), strict=True):
         ax.scatter(table[x].iloc[ends], table[y].iloc[ends], s=26, color=colour, zorder=3)
         for place, index in enumerate(ends):
-            top = pad + LINE + place * cell
-            picture = _pixel_axes(fig, (left, top, width, height), total)
+            left = place * column + (column - width) // 2
+            picture = _pixel_axes(fig, (left, top + _line() + pad, width, height), total)
             picture.imshow(to_uint8(images[index]), interpolation="none", aspect="auto")
             if place == 0:
-                end = "lowest" if left == pad else "highest"
-                note(picture, end, (0.5, 1), (0, 3), "center", "bottom", colour, "bold")
+                note(picture, end, (0, 1), (0, 3), "left", "bottom", colour, "bold")
             if names:
                 note(picture, names[index], (0.5, 0), (0, -2), "center", "top")
     return labelled(ax, xlabel or x, ylabel or y)
@@ -262,11 +302,25 @@ def _lines(labels: Sequence[str] | None) -> int:
     return max(text.count("\n") + 1 for text in labels) if labels else 0
 
 
-def _wrapped(labels: Sequence[str] | None, pixels: int) -> list[str] | None:
+def _line(points: float = 9) -> int:
+    """Pixels that a line of text takes."""
+    return round(points / 72 * DPI * 1.4)
+
+
+def _width(text: str, points: float = 9) -> int:
+    """Pixels that the longest line of a text takes, with a little room beside it."""
+    face = FontProperties(family=RC["font.family"])
+    lines = [line for line in text.split("\n") if line.strip()]
+    paths = [TextPath((0, 0), line, size=points, prop=face) for line in lines]
+    widest = max((path.get_extents().width for path in paths), default=0)
+    return round((widest + points / 2) / 72 * DPI)
+
+
+def _wrapped(labels: Sequence[str] | None, pixels: int, points: float = 9) -> list[str] | None:
     """Labels broken into lines that fit into `pixels`."""
     if labels is None:
         return None
-    letters = max(6, int(pixels / LETTER))
+    letters = max(6, int(pixels / LETTER * 9 / points))
     return [
         "\n".join(part for line in str(text).split("\n") for part in wrap(line, letters) or [""])
         for text in labels

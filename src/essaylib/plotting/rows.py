@@ -75,8 +75,8 @@ def scoreboard(
     ax = intervals(target, cut, value, label, xlabel=xlabel)
     low, high = float(cut[f"{value}_low"].min()), float(cut[f"{value}_high"].max())
     ax.set_xlim(min(low, 0) - 0.4, max(high, 1) + 0.4)
-    null_band(ax, 0, label="nothing", axis="x")
-    null_band(ax, 1, label="enough", axis="x")
+    null_band(ax, 0, label="nothing", axis="x", side="left")
+    null_band(ax, 1, label="enough", axis="x", side="right")
     for place, (true, word) in enumerate(zip(table[value], table[verdict], strict=True)):
         beyond = f" ({true:.0f} →)" if abs(true) > widest else ""
         ax.annotate(
