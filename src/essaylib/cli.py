@@ -278,7 +278,9 @@ def sample(
     weights, the plan and the corpus is not drawn again.
 
     `essay sample corpus` takes every drawing of the corpus through the embedded model's autoencoder
-    instead, and keeps latents and residuals in data/features.
+    instead, and keeps latents and residuals in data/features. `essay sample survival` draws a part
+    of every run with each model of the book that is here, or with --model alone (early, untrained,
+    sd15), and measures the book's statistics on it.
 
     Example: essay sample guidance
     """
@@ -287,6 +289,14 @@ def sample(
 
         for path in residuals.ship(models.load(device=device or "auto").vae):
             typer.echo(path)
+        return
+    if plan == "survival":
+        from essaylib import cells, columns, trials
+
+        for id in [model] if model else [column.id for column in columns.all() if column.here]:
+            found = trials.sample(id, device or "auto", force)
+            measured = sum(cell.state == cells.MEASURED for cell in found)
+            typer.echo(f"{id}: {measured} of {len(found)} statistics measured.")
         return
     from essaylib import runs
 
