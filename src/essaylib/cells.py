@@ -207,6 +207,8 @@ def _unet(bench: Bench) -> Outcome:
     from essaylib.measures import bootstrap, overlap
     from essaylib.statistics import unet
 
+    if bench.pipe.unet.config.addition_embed_type == "text_time":
+        raise EssayError("Its U-Net asks for a picture's size too, which one look does not give.")
     count = bench.plan.composites
     data = corpus.load().where(split=["validation", "held_out"])
     drawn = composites.chosen(data, count, seed=bench.first)
@@ -409,6 +411,7 @@ def _credit(bench: Bench) -> Outcome:
     asked = dict(bench.plan.credit)
     count, drawings = asked.pop("outputs"), asked.pop("drawings")
     seeds = [bench.first + i for i in range(asked.pop("seeds"))]
+    damping = asked.pop("damping")
     run = bench.runs["copies"]
     training = corpus.load().where(split="train")
     rows = np.random.default_rng(bench.first).choice(len(training), drawings, replace=False)
@@ -434,12 +437,8 @@ def _credit(bench: Bench) -> Outcome:
     latents = run.latents[:count].float()
     outputs = read(run.images(bench.pipe, batch_size=4)[:count], latents, list(run.table.prompt))
     known = read(images, features.latents(bench.pipe.vae, images), captions)
-    outputs["gradient"] = np.stack(
-        [
-            attribution.directions(*pair)
-            for pair in zip(outputs["gradient"], known["gradient"], strict=True)
-        ]
-    )
+    pulls = zip(outputs["gradient"], known["gradient"], strict=True)
+    outputs["gradient"] = np.stack([attribution.directions(a, b, damping) for a, b in pulls])
     ledgers = {
         name: np.stack(
             [
@@ -491,8 +490,8 @@ def _rounds(bench: Bench) -> np.ndarray:
         made = bench.runs["guidance"].where(setting=rounds.SETTING).latents[:half]
     generated = repro.decode(bench.pipe, made.float(), 4)
     rows = np.random.default_rng(bench.first).choice(len(bench.unseen), half, replace=False)
-    drawn = bench.unseen.rgb(rows)
-    times = max(1, generated.shape[1] // drawn.shape[1])
+    drawn = bench.unseen.rgb(rows, size=min(generated.shape[1], corpus.SIZE))
+    times = generated.shape[1] // drawn.shape[1]
     drawn = drawn.repeat(times, 1).repeat(times, 2)
     return rounds.measured(bench.pipe, np.concatenate([drawn, generated]))
 
