@@ -73,7 +73,7 @@ def all() -> list[Column]:
         Column(FINAL, "final"),
         Column("early", "earlier U-Net", (UNET,), "unet-early"),
         Column("seed-1", "second seed", (UNET,), "unet-seed-1"),
-        Column("unnamed", "CLIP without vendors", (TEXT,), "clip-unnamed"),
+        Column("unnamed", "unnamed CLIP", (TEXT,), "clip-unnamed"),
         Column("without", f"without {vendor or 'a vendor'}", (UNET,), f"{_WITHOUT}{vendor or '*'}"),
         Column(UNTRAINED, "untrained", PARTS),
     ]

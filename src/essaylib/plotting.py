@@ -539,7 +539,7 @@ def survival(
     target: Figure,
     table: pd.DataFrame,
     states: dict[str, tuple[str, str]],
-    widest: float = 8.0,
+    widest: float = 5.0,
 ) -> Axes:
     """Statistics down the side, models along the top: each cell an estimate with its interval.
 
@@ -557,7 +557,7 @@ def survival(
     for title in titles:
         starts[title] = edge
         edge += 1.0 if wide[title] else 0.3
-    reach = np.arcsinh(widest) * 1.1
+    reach = np.arcsinh(widest) * 1.15
 
     def across(title: str, effect: Any) -> Any:
         return starts[title] + 0.5 + 0.5 * np.arcsinh(np.clip(effect, -widest, widest)) / reach
@@ -630,7 +630,7 @@ def _survival_key(
     ax.legend(
         handles=handles,
         loc="upper left",
-        bbox_to_anchor=(-0.02, -0.04),
+        bbox_to_anchor=(-0.41, -0.03),
         frameon=False,
         fontsize=8,
         handlelength=1.6,

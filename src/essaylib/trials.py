@@ -224,6 +224,10 @@ def _unmeasured(column: Column, final: Cell) -> Cell:
     if not column.here:
         note = f"There is no models/{column.folder}."
         return cells.Cell(final.claim, final.statistic, cells.UNTRAINED, note)
+    if not cells.shared(column, final.claim):
+        raise EssayError(
+            f"The trials of {column.id!r} lack {final.claim}: `{_command(column)} --force`."
+        )
     if final.state != cells.MEASURED:
         return final
     note = f"It rests on parts that this model has in common with {columns.FINAL}."
