@@ -133,7 +133,7 @@ def test_a_changed_run_makes_the_images_stale(book):
     plan = paths.runs() / "small" / "plan.yml"
     plan.write_text(yaml.safe_dump(RUN | {"steps": 3}))
     with pytest.raises(EssayError, match="stale"):
-        trials._drawn(trials.plan(), columns.find("early"))
+        trials.drawn("early")
 
 
 def test_sampling_measures_what_rests_on_the_changed_part(book, monkeypatch):

@@ -105,8 +105,8 @@ def sample(id: str, device: str = "auto", force: bool = False, progress: bool = 
     parts = _parts(column, key)
     if force:
         shutil.rmtree(parts, ignore_errors=True)
-    drawn = draw(id, device, force, progress)
-    on = bench(id, device, drawn)
+    draw(id, device, force, progress)
+    on = bench(id, device)
     found: list[Cell] = []
     for claim in _measured(column):
         kept = parts / f"{claim}.json"
@@ -127,10 +127,10 @@ def draw(
     """
     wanted, column = plan(), columns.find(id)
     if id == columns.FINAL:
-        return _own(wanted)
+        return drawn(id)
     path, key = _folder(column) / f"{id}.safetensors", _key(wanted, column)
     if not force and _key_of(path) == key:
-        return _drawn(wanted, column)
+        return drawn(id)
     parts = _parts(column, key)
     pipe = columns.load(id, device).pipe
     latents = {
@@ -138,12 +138,18 @@ def draw(
     }
     _save(path, latents, {"key": key})
     shutil.rmtree(parts)
-    return _drawn(wanted, column)
+    return drawn(id)
 
 
-def bench(id: str, device: str = "auto", drawn: dict[str, Run] | None = None) -> Bench:
+def drawn(id: str) -> dict[str, Run]:
+    """What a column has drawn, by run; raise `EssayError` where it is missing, stale or damaged."""
+    wanted, column = plan(), columns.find(id)
+    return _own(wanted) if id == columns.FINAL else _kept(wanted, column)
+
+
+def bench(id: str, device: str = "auto") -> Bench:
     """Put a column's model on the bench, with the images that it has drawn."""
-    return cells.Bench(columns.load(id, device), draw(id) if drawn is None else drawn, plan())
+    return cells.Bench(columns.load(id, device), drawn(id), plan())
 
 
 def load(id: str) -> list[Cell]:
@@ -326,8 +332,8 @@ def _own(wanted: Plan) -> dict[str, Run]:
     return found
 
 
-def _drawn(wanted: Plan, column: Column) -> dict[str, Run]:
-    """What another column drew; raise `EssayError` where it is missing, stale or damaged."""
+def _kept(wanted: Plan, column: Column) -> dict[str, Run]:
+    """What another column than the embedded model's has drawn."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
