@@ -445,3 +445,46 @@ def test_a_power_law_is_fitted_through_the_middle():
     assert band[:, 1].max() == pytest.approx(4**0.3)  # 0.2 of the line, where all dots lie on it
     assert {text.get_text() for text in ax.texts} == {"by chance", "fit", "a", "e"}
     assert ax.xaxis.get_major_formatter()(0.25, None) == "1/4"
+
+
+def survivors():
+    """Two models measured, one of them without a control passed, and one that nobody ran."""
+    cells = [
+        ("one", "final", "measured", True, 2.0, 1.5, 2.5),
+        ("two", "final", "measured", True, -40.0, -50.0, -30.0),
+        ("one", "early", "same", True, 2.0, 1.5, 2.5),
+        ("two", "early", "measured", False, 0.1, -3.0, 0.5),
+        ("one", "away", "elsewhere", False, np.nan, np.nan, np.nan),
+        ("two", "away", "elsewhere", False, np.nan, np.nan, np.nan),
+    ]
+    names = ["row", "title", "state", "control", "effect", "effect_low", "effect_high"]
+    return pd.DataFrame(cells, columns=names)
+
+
+STATES = {"same": ("o", "the same parts"), "elsewhere": ("_", "not run"), "x": ("x", "unused")}
+
+
+def test_every_cell_of_a_survival_matrix_has_a_mark():
+    ax = plotting.survival(plotting.new_figure(), survivors(), STATES)
+    marks = [line for line in ax.lines if line.get_marker() not in ("None", None, "")]
+    assert len(marks) == 6
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["final", "early", "away"]
+    one, two = ((line.get_xdata()[0], line.get_ydata()[0]) for line in marks[:2])
+    assert (one[1], two[1]) == (0, 1) and two[0] < one[0]
+
+
+def test_a_survival_matrix_shows_failed_controls_extremes_and_shared_parts():
+    ax = plotting.survival(plotting.new_figure(), survivors(), STATES)
+    marks = [line for line in ax.lines if line.get_marker() not in ("None", None, "")]
+    final, extreme, same, failed = marks[:4]
+    assert extreme.get_marker() == "<" and final.get_marker() == "o"
+    assert failed.get_markerfacecolor() == plotting.PAPER != final.get_markerfacecolor()
+    assert final.get_color() == plotting.ACCENT and same.get_color() == plotting.NULL
+    words = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert "not run" in words and "unused" not in words
+
+
+def test_models_without_numbers_take_less_room():
+    ax = plotting.survival(plotting.new_figure(), survivors(), STATES)
+    final, early, away = ax.get_xticks()
+    assert away - early < early - final

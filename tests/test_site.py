@@ -17,7 +17,7 @@ from conftest import ROOT
 from PIL import Image
 from tiny_book import FRONT, PARAMETERS, Book
 
-from essaylib import claims, figures, glue, plotting
+from essaylib import claims, figures, glue, plotting, sliders
 from essaylib.publishing import execute, front, heads, machine, page_extension, stage
 from essaylib.publishing.chapters import chapters, read
 
@@ -102,10 +102,18 @@ def _run():
             nbformat.v4.new_output("display_data", metadata={execute.FIGURE: figures.load(id)})
             for id in shown
         ]
+        if chapter.id == "guidance":
+            code.outputs.append(nbformat.v4.new_output("display_data", {"text/html": _slider()}))
         chapter.executed.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, chapter.executed)
         entries.append(execute.Entry(chapter.id, "ok", 61.2, 800.0, shown))
     execute.Report(entries).write()
+
+
+def _slider():
+    shades = [np.full((64, 96, 3), shade, np.uint8) for shade in (0, 128, 255)]
+    words = ["w = 1", "w = 4", "w = 12"]
+    return sliders.frames(shades, words, "guidance scale", ["Black.", "Grey.", "White."]).data
 
 
 @pytest.fixture
@@ -354,6 +362,22 @@ def test_the_keyboard_reaches_the_text_first_and_opens_what_opens(visit):
     cite.focus()
     tab.keyboard.press("Enter")
     assert tab.locator("#cite-bibtex").is_visible()
+
+
+def test_arrow_keys_turn_a_slider_without_a_kernel(visit):
+    tab = visit("book/guidance.html", 390)
+    box = tab.locator(".essay-frames")
+    slider = box.get_by_role("slider", name="guidance scale")
+    shown = """box => [...box.querySelectorAll("img")]
+        .filter(image => image.offsetParent).map(image => image.alt)"""
+    slider.focus()
+    for key, word, alt in (("ArrowRight", "w = 4", "Grey."), ("End", "w = 12", "White."),
+                           ("ArrowRight", "w = 12", "White."), ("ArrowLeft", "w = 4", "Grey."),
+                           ("Home", "w = 1", "Black.")):  # fmt: skip
+        tab.keyboard.press(key)
+        assert box.locator("output").inner_text() == word
+        assert slider.get_attribute("aria-valuetext") == word
+        assert box.evaluate(shown) == [alt]
 
 
 def test_a_focused_link_is_marked(visit):

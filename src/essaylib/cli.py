@@ -292,7 +292,9 @@ def sample(
 
     `essay sample corpus` takes every drawing of the corpus through the embedded model's autoencoder
     instead, and keeps latents and residuals in data/features. `essay sample credit` draws up the
-    ledgers that data/runs/credit declares.
+    ledgers that data/runs/credit declares. `essay sample survival` draws a part of every run with
+    each model of the book that is here, or with --model alone (early, untrained, sd15), and
+    measures the book's statistics on it.
 
     Example: essay sample guidance
     """
@@ -301,6 +303,14 @@ def sample(
 
         for path in residuals.ship(models.load(device=device or "auto").vae):
             typer.echo(path)
+        return
+    if plan == "survival":
+        from essaylib import cells, columns, trials
+
+        for id in [model] if model else [column.id for column in columns.all() if column.here]:
+            found = trials.sample(id, device or "auto", force)
+            measured = sum(cell.state == cells.MEASURED for cell in found)
+            typer.echo(f"{id}: {measured} of {len(found)} statistics measured.")
         return
     from essaylib import accounts, runs
 

@@ -182,7 +182,7 @@ def recheck(run: Run, pipe: Any, n: int = 16, seed: int = 0) -> pd.DataFrame:
     allowed = np.empty(len(rows))
     for name in chosen.setting.unique():
         here = np.flatnonzero(chosen.setting == name)
-        again = _generate(pipe, run.plan.setting(name), chosen.iloc[here], len(here))
+        again = generate(pipe, run.plan.setting(name), chosen.iloc[here], len(here))
         off = (again - kept[here]).abs()
         difference[here] = off.amax(dim=(1, 2, 3)).numpy()
         # Half of float16's spacing at the latent's own size.
@@ -199,8 +199,8 @@ def recheck(run: Run, pipe: Any, n: int = 16, seed: int = 0) -> pd.DataFrame:
     return chosen
 
 
-def _generate(pipe: Any, setting: Setting, rows: pd.DataFrame, batch_size: int) -> torch.Tensor:
-    """Latents float32 (n, C, h, w) of the rows, by the setting's method."""
+def generate(pipe: Any, setting: Setting, rows: pd.DataFrame, batch_size: int) -> torch.Tensor:
+    """Draw rows of a plan's table by the setting's method: latents float32 (n, C, h, w)."""
     from essaylib import repro
 
     with _method(pipe, setting, rows):
@@ -253,7 +253,7 @@ def _draw_parts(
                 batch = rows.iloc[start : start + batch_size]
                 path = parts / f"{batch.index[0]:07d}-{batch.index[-1]:07d}.safetensors"
                 if not path.is_file():
-                    latents = _generate(pipe, setting, batch, batch_size).half().contiguous()
+                    latents = generate(pipe, setting, batch, batch_size).half().contiguous()
                     unfinished = path.with_suffix(".part")
                     save_file({"latents": latents}, unfinished)
                     unfinished.replace(path)

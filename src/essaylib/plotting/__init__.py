@@ -8,8 +8,8 @@ A column `y` is drawn with its interval when the table also has `y_low` and `y_h
 null, point for point, when it has `y_null`. Every function takes a figure or one of its axes and
 returns the axes. None sets a title: the caption says it.
 
-`house` has the style, `marks` what figures share, and `curves`, `rows`, `tables` and `pictures`
-the kinds of figures.
+`house` has the style, `marks` what figures share, and `curves`, `rows`, `tables`, `models` and
+`pictures` the kinds of figures.
 """
 
 from essaylib.plotting.curves import (
@@ -38,6 +38,7 @@ from essaylib.plotting.house import (
     style,
 )
 from essaylib.plotting.marks import null_band, null_bar
+from essaylib.plotting.models import survival
 from essaylib.plotting.pictures import (
     heat,
     image_grid,
@@ -83,5 +84,6 @@ __all__ = [
     "scoreboard",
     "shares",
     "style",
+    "survival",
     "to_uint8",
 ]

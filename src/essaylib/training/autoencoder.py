@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from essaylib import corpus
+from essaylib import corpus, scaling
 from essaylib.training.loop import Schedule, Stage, train
 
 SCHEDULE = Schedule(steps=12_000, lr=1e-3, batch=8, warmup=50, ema=0.998)
@@ -80,7 +80,7 @@ def run(
 
     train(Stage("autoencoder", vae, loss, folder, validate, start=start), schedule)
     if not decoder_only:
-        normalise(vae, data)
+        scaling.normalise(vae, data.where(split="train").rgb())
     return vae
 
 
@@ -129,23 +129,3 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     """Return the mean peak signal-to-noise ratio over images in [-1, 1], in decibels."""
     error = ((a - b) / 2).pow(2).mean(dim=(1, 2, 3)).clamp_min(1e-10)
     return (-10 * error.log10()).mean().item()
-
-
-@torch.no_grad()
-def normalise(vae: AutoencoderKL, data: corpus.Corpus) -> None:
-    """Fold each latent channel's mean and spread into the 1 × 1 convolutions.
-
-    Afterwards the latents of the training drawings have mean 0 and standard deviation 1 in every
-    channel, `scaling_factor` is 1, and a user needs to know nothing else.
-    """
-    pixels = to_signed(torch.from_numpy(data.where(split="train").rgb()))
-    device = next(vae.parameters()).device
-    latents = torch.cat([vae.encode(p.to(device)).latent_dist.mode() for p in pixels.split(32)])
-    mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
-    quant, post = vae.quant_conv, vae.post_quant_conv
-    # Posterior log-variances shrink with their means, by the square of the spread.
-    quant.weight[:4] /= std[:, None, None, None]
-    quant.bias[:4] = (quant.bias[:4] - mean) / std
-    quant.bias[4:] -= 2 * std.log()
-    post.bias += (post.weight[:, :, 0, 0] * mean).sum(1)
-    post.weight *= std[None, :, None, None]
