@@ -433,14 +433,6 @@ def test_a_null_at_one_place_is_an_upright_bar():
     assert [text.get_text() for text in ax.texts] == ["chance"]
 
 
-def test_scatter_names_only_the_dots_that_have_a_name():
-    table = SWEEP.assign(name=["dog", "", "", "", "", ""])
-    with plotting.style():
-        ax = plotting.scatter(new_figure(), table, "x", "y", label="name", group="vendor")
-    assert words(ax) == {"dog"}
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["google", "twitter"]
-
-
 def test_a_power_law_is_fitted_through_the_middle():
     x = np.array([0.25, 0.5, 1.0, 2.0, 4.0])
     table = pd.DataFrame({"x": x, "y": x**1.5, "name": list("abcde")})
@@ -453,17 +445,6 @@ def test_a_power_law_is_fitted_through_the_middle():
     assert band[:, 1].max() == pytest.approx(4**0.3)  # 0.2 of the line, where all dots lie on it
     assert {text.get_text() for text in ax.texts} == {"by chance", "fit", "a", "e"}
     assert ax.xaxis.get_major_formatter()(0.25, None) == "1/4"
-
-
-def test_flow_joins_each_step_to_the_next():
-    steps = [("Corpus", "drawings"), ("CLIP", "what it is about"), ("U-Net", "what was added")]
-    with plotting.style():
-        ax = plotting.flow(new_figure(), steps, columns=2, marked=["CLIP"])
-    assert {"Corpus", "CLIP", "U-Net", "drawings"} <= words(ax)
-    arrows = [text for text in ax.texts if getattr(text, "arrow_patch", None)]
-    assert len(arrows) == 2
-    faces = [patch.get_facecolor()[:3] for patch in ax.patches]
-    assert faces.count(to_rgb(plotting.ACCENT)) == 1
 
 
 def survivors():

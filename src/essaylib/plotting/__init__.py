@@ -8,18 +8,16 @@ A column `y` is drawn with its interval when the table also has `y_low` and `y_h
 null, point for point, when it has `y_null`. Every function takes a figure or one of its axes and
 returns the axes. None sets a title: the caption says it.
 
-`house` has the style, `marks` what figures share, and `curves`, `rows`, `boxes`, `models` and
+`house` has the style, `marks` what figures share, and `curves`, `rows`, `tables`, `models` and
 `pictures` the kinds of figures.
 """
 
-from essaylib.plotting.boxes import flow, matrix
 from essaylib.plotting.curves import (
     before_after,
     curves_with_bands,
     frontier,
     histograms,
     power_law,
-    scatter,
 )
 from essaylib.plotting.house import (
     ACCENT,
@@ -50,6 +48,7 @@ from essaylib.plotting.pictures import (
     to_uint8,
 )
 from essaylib.plotting.rows import crossed_shares, intervals, scoreboard, shares
+from essaylib.plotting.tables import matrix
 
 __all__ = [
     "ACCENT",
@@ -68,7 +67,6 @@ __all__ = [
     "contrast",
     "crossed_shares",
     "curves_with_bands",
-    "flow",
     "frontier",
     "heat",
     "histograms",
@@ -82,7 +80,6 @@ __all__ = [
     "null_bar",
     "parcel_map",
     "power_law",
-    "scatter",
     "scatter_with_extremes",
     "scoreboard",
     "shares",

@@ -34,7 +34,7 @@ def frontier(
     ax = axes_of(target)
     for name, rows, colour, marker in series(table, group):
         ax.plot(rows[x], rows[y], color=colour, linewidth=1.2, alpha=0.7, zorder=2)
-        dots(ax, rows, x, y, colour, marker, zorder=3)
+        dots(ax, rows, x, y, colour, marker)
         if label:
             for _, row in rows.iterrows():
                 note_at(ax, word(row[label]), row[x], row[y], (5, 5), colour)
@@ -55,7 +55,7 @@ def before_after(target: Figure | Axes, table: pd.DataFrame, x: str, y: str, lab
     ax = axes_of(target)
     looks = zip(SERIES_COLOURS[1:], SERIES_MARKERS[1:], strict=True)
     for (_, row), (colour, marker) in zip(table.iterrows(), looks, strict=False):
-        dots(ax, row.to_frame().T, x, y, colour, marker, zorder=3)
+        dots(ax, row.to_frame().T, x, y, colour, marker)
         start = (row[f"{x}_before"], row[f"{y}_before"])
         look = {"arrowstyle": "-|>", "color": colour, "linewidth": 1, "linestyle": DASHED}
         ax.annotate("", (row[x], row[y]), start, arrowprops=look)
@@ -92,30 +92,6 @@ def curves_with_bands(
             ends.append((name, rows[x].iloc[-1], rows[y].iloc[-1], colour))
     ax.margins(x=0.02)
     label_ends(ax, ends)
-    return labelled(ax, xlabel or x, ylabel or y)
-
-
-def scatter(
-    target: Figure | Axes,
-    table: pd.DataFrame,
-    x: str,
-    y: str,
-    label: str | None = None,
-    group: str | None = None,
-    xlabel: str | None = None,
-    ylabel: str | None = None,
-) -> Axes:
-    """One dot a row, with its intervals; `label` names dots, so give it a few only."""
-    ax = axes_of(target)
-    for name, rows, colour, marker in series(table, group):
-        dots(ax, rows, x, y, colour, marker, alpha=0.75, markeredgewidth=0)
-        if label:
-            for _, row in rows[rows[label].astype(str) != ""].iterrows():
-                note_at(ax, word(row[label]), row[x], row[y], (5, 4), INK)
-        if name is not None:
-            ax.plot([], [], marker, color=colour, label=name)
-    if group is not None:
-        ax.legend(frameon=False, loc="best", handletextpad=0.2)
     return labelled(ax, xlabel or x, ylabel or y)
 
 

@@ -92,13 +92,17 @@ def series(
         yield word(name), table[table[group] == name], colour, marker
 
 
-def dots(
-    ax: Axes, rows: pd.DataFrame, x: str, y: str, colour: str, marker: str, **look: Any
-) -> None:
+def dots(ax: Axes, rows: pd.DataFrame, x: str, y: str, colour: str, marker: str) -> None:
     """A dot a row, with its intervals on both axes as far as the table has them."""
-    xerr, yerr = errors(rows, x), errors(rows, y)
     ax.errorbar(
-        rows[x], rows[y], xerr=xerr, yerr=yerr, fmt=marker, color=colour, elinewidth=1, **look
+        rows[x],
+        rows[y],
+        xerr=errors(rows, x),
+        yerr=errors(rows, y),
+        fmt=marker,
+        color=colour,
+        elinewidth=1,
+        zorder=3,
     )
 
 

@@ -1,28 +1,15 @@
-"""Figures made of boxes: a table as coloured squares, steps joined by arrows."""
+"""Figures of a table as it stands: a square for each of its cells."""
 
-from collections.abc import Callable, Sequence
-from textwrap import wrap
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.patches import Rectangle
 
-from essaylib.plotting.house import (
-    ACCENT,
-    DPI,
-    FAINT,
-    HEAT,
-    INK,
-    LETTER,
-    MUTED,
-    PAPER,
-    VERDICT_COLOURS,
-    WIDTH,
-    ink_on,
-)
+from essaylib.plotting.house import FAINT, HEAT, PAPER, VERDICT_COLOURS, ink_on
 from essaylib.plotting.marks import axes_of, labelled, word
 
 
@@ -74,55 +61,3 @@ def matrix(
     for spine in ax.spines.values():
         spine.set_visible(False)
     return labelled(ax, xlabel, ylabel)
-
-
-def flow(
-    target: Figure | Axes,
-    steps: Sequence[tuple[str, str]],
-    columns: int = 4,
-    marked: Sequence[str] = (),
-) -> Axes:
-    """Boxes joined by arrows, row by row: a name and a line about it; `marked` names stand out."""
-    ax = axes_of(target)
-    letters = max(10, int(WIDTH * DPI / columns * 0.8 / LETTER))
-    for index, (name, note) in enumerate(steps):
-        row, column = divmod(index, columns)
-        x, y = column, -row
-        face, ink = (ACCENT, PAPER) if name in marked else ("#efece3", INK)
-        ax.add_patch(
-            FancyBboxPatch(
-                (x - 0.39, y - 0.31),
-                0.78,
-                0.62,
-                boxstyle="round,pad=0,rounding_size=0.05",
-                facecolor=face,
-                edgecolor=MUTED,
-                linewidth=0.8,
-            )
-        )
-        ax.text(x, y + 0.15, name, ha="center", va="center", weight="bold", color=ink)
-        ax.text(
-            x,
-            y - 0.1,
-            "\n".join(wrap(note, letters)),
-            ha="center",
-            va="center",
-            color=ink,
-            fontsize=8,
-        )
-        if index + 1 < len(steps):
-            if column + 1 < columns:
-                _arrow(ax, (x + 0.4, y), (x + 0.6, y))
-            else:
-                ax.plot([x, x, 0], [y - 0.32, y - 0.5, y - 0.5], color=MUTED, linewidth=1)
-                _arrow(ax, (0, y - 0.5), (0, y - 0.68))
-    rows = -(-len(steps) // columns)
-    ax.set_xlim(-0.5, min(columns, len(steps)) - 0.5)
-    ax.set_ylim(-rows + 0.5, 0.5)
-    ax.set_axis_off()
-    return ax
-
-
-def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    look = {"arrowstyle": "-|>", "color": MUTED, "linewidth": 1, "shrinkA": 0, "shrinkB": 0}
-    ax.annotate("", end, start, arrowprops=look)
