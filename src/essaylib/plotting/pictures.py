@@ -322,6 +322,10 @@ def _wrapped(labels: Sequence[str] | None, pixels: int, points: float = 9) -> li
         return None
     letters = max(6, int(pixels / LETTER * 9 / points))
     return [
-        "\n".join(part for line in str(text).split("\n") for part in wrap(line, letters) or [""])
+        "\n".join(
+            part
+            for line in str(text).split("\n")
+            for part in wrap(line, letters, break_long_words=False) or [""]
+        )
         for text in labels
     ]
