@@ -185,8 +185,7 @@ def load_clip(path: str | Path | None = None) -> tuple[CLIPModel, CLIPTokenizer]
     place = Path(path) if path is not None else paths.models() / "emoji-ldm" / "clip"
     if not (place / "config.json").is_file():
         raise EssayError(f"No CLIP at {place}: it ships with the repository; restore that folder.")
-    root = place if (place / weights.SUMS).is_file() else place.parent
-    weights.check(root, weights.component_files(place))
+    weights.check_component(place)
     with _quietly():
         import torch
         from transformers import CLIPModel, CLIPTokenizer
@@ -213,8 +212,7 @@ def load_unet(
     place = paths.models() / name
     if not (place / "config.json").is_file():
         raise EssayError(f"There is no U-Net in {place}: restore the folder, or train it.")
-    root = place if (place / weights.SUMS).is_file() else place.parent
-    weights.check(root, weights.component_files(place))
+    weights.check_component(place)
     with _quietly():
         from diffusers import UNet2DConditionModel
 

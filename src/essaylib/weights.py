@@ -88,6 +88,12 @@ def check(folder: Path, used: Iterable[Path]) -> None:
             )
 
 
+def check_component(folder: Path) -> None:
+    """`check` one model, whose sums lie in its own folder or, for a pipeline's part, one above."""
+    root = folder if (folder / SUMS).is_file() else folder.parent
+    check(root, component_files(folder))
+
+
 def sums(folder: Path) -> dict[str, str]:
     """SHA-256 by file, from the folder's SHA256SUMS; empty where there is none."""
     path = folder / SUMS
