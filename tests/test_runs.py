@@ -130,12 +130,12 @@ def test_images_can_be_taken_by_their_place(book):
 
 def test_nothing_is_drawn_twice(book, monkeypatch):
     run = runs.load("small")
-    monkeypatch.setattr(runs, "_generate", lambda *_: pytest.fail("drawn again"))
+    monkeypatch.setattr(runs, "generate", lambda *_: pytest.fail("drawn again"))
     assert torch.equal(draw().latents, run.latents)
 
 
 def test_an_interrupted_drawing_goes_on_where_it_stopped(undrawn, monkeypatch):
-    generate, calls = runs._generate, []
+    generate, calls = runs.generate, []
 
     def interrupted(*arguments):
         calls.append(arguments)
@@ -143,7 +143,7 @@ def test_an_interrupted_drawing_goes_on_where_it_stopped(undrawn, monkeypatch):
             raise KeyboardInterrupt
         return generate(*arguments)
 
-    monkeypatch.setattr(runs, "_generate", interrupted)
+    monkeypatch.setattr(runs, "generate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         draw(batch_size=4)
     with pytest.raises(EssayError, match="essay sample small"):
@@ -192,7 +192,7 @@ def test_a_stale_run_names_the_command(book, what, monkeypatch):
         (book / "models" / "emoji-ldm" / "training.json").write_text('{"frozen": true}')
     with pytest.raises(EssayError, match="stale.*`essay sample small`"):
         runs.load("small")
-    monkeypatch.setattr(runs, "_generate", lambda *a: torch.zeros(len(a[2]), 4, 16, 16))
+    monkeypatch.setattr(runs, "generate", lambda *a: torch.zeros(len(a[2]), 4, 16, 16))
     assert draw().first_seed == (10000 if what == "frozen" else 0)
 
 
@@ -204,7 +204,7 @@ def test_a_damaged_run_is_refused(book):
 
 
 def test_another_model_is_kept_out_of_the_repository(undrawn, checkpoint, monkeypatch):
-    monkeypatch.setattr(runs, "_generate", lambda *a: torch.zeros(len(a[2]), 4, 16, 16))
+    monkeypatch.setattr(runs, "generate", lambda *a: torch.zeros(len(a[2]), 4, 16, 16))
     run = draw(model=str(checkpoint))
     assert len(run) == 16
     assert (undrawn / "_build" / "runs" / "small@emoji-ldm" / runs.LATENTS).is_file()
@@ -462,7 +462,7 @@ def test_the_sample_command_draws_and_says_what(undrawn, monkeypatch):
     from essaylib.cli import app
 
     monkeypatch.setattr(judgements, "keep", lambda run, pipe: f"{len(run)} images")
-    monkeypatch.setattr(runs, "_generate", lambda *a: torch.zeros(len(a[2]), 4, 16, 16))
+    monkeypatch.setattr(runs, "generate", lambda *a: torch.zeros(len(a[2]), 4, 16, 16))
     result = CliRunner().invoke(app, ["sample", "small", "--device", "cpu"])
     assert result.exit_code == 0, result.output
     assert "16 images at the settings" in result.output and "Judged: 16" in result.output

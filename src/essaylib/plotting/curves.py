@@ -128,12 +128,12 @@ def power_law(
             lambda value, _: f"{value:g}" if value >= 1 else f"1/{1 / value:g}"
         )
     note_at(ax, "by chance", ends[0], 1, (0, 3), MUTED)
-    note_at(ax, "fit", ends[-1], ends[-1] ** slope, (-3, 5), SERIES_COLOURS[1], "right")
     order = np.argsort(up, kind="stable")
     for row in [*order[:count], *order[len(order) - count :]] if label else ():
         note_at(
             ax, word(table[label].iloc[row]), table[x].iloc[row], table[y].iloc[row], (4, 3), INK
         )
+    note_at(ax, "fit", ends[-1], ends[-1] ** slope, (-3, 5), SERIES_COLOURS[1], "right")
     labelled(ax, xlabel or x, ylabel or y)
     keep_apart(ax)
     return ax

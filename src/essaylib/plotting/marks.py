@@ -182,7 +182,8 @@ def keep_apart(ax: Axes) -> None:
             box = text.get_window_extent()
             inside = room.count_contains(box.corners()) == 4
             met = sum(Bbox.intersection(box, other) is not None for other in taken)
-            cost = met + (not inside), box.count_contains(marks)
+            away = 0.15 * np.hypot(*offset)  # a name far from its point is another's
+            cost = met + (not inside), box.count_contains(marks) + away
             if best is None or cost < best[0]:
                 best = cost, offset, ha, va, box
         _, offset, ha, va, box = best

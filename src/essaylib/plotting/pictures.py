@@ -106,11 +106,11 @@ def parcel_map(
     Patches that no training patch is near are grey; a spot marks those of the drawing that supplies
     most. What has no patch stays white.
     """
-    colours = {**VENDOR_COLOURS, "none near": NO_ONE}
+    colours = {**VENDOR_COLOURS, "none": NO_ONE}
     cells: list[Any] = []
     taken = []
     for picture, found in zip(pictures, pieces, strict=True):
-        names = np.where(found.near, np.asarray(makers, dtype=object)[found.source], "none near")
+        names = np.where(found.near, np.asarray(makers, dtype=object)[found.source], "none")
         flags = np.array([to_rgb(colours[name]) for name in names]).reshape(-1, 3)
         flags = np.broadcast_to(255 * flags[:, None, None], found.pixels.shape).astype(np.uint8)
         third = flags.shape[1] // 3
@@ -322,6 +322,10 @@ def _wrapped(labels: Sequence[str] | None, pixels: int, points: float = 9) -> li
         return None
     letters = max(6, int(pixels / LETTER * 9 / points))
     return [
-        "\n".join(part for line in str(text).split("\n") for part in wrap(line, letters) or [""])
+        "\n".join(
+            part
+            for line in str(text).split("\n")
+            for part in wrap(line, letters, break_long_words=False) or [""]
+        )
         for text in labels
     ]
