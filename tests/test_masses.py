@@ -108,6 +108,6 @@ def test_the_sample_command_measures_attention(drawn, monkeypatch):
 
     monkeypatch.setattr(judgements, "keep", lambda *_: "yes")
     monkeypatch.setattr(masses, "keep", lambda run, _: f"{len(run)} images")
-    monkeypatch.setattr(runs, "_generate", lambda *a: torch.zeros(len(a[2]), 4, 16, 16))
+    monkeypatch.setattr(runs, "generate", lambda *a: torch.zeros(len(a[2]), 4, 16, 16))
     result = CliRunner().invoke(app, ["sample", "small", "--device", "cpu"])
     assert result.exit_code == 0 and "Attention: 16 images" in result.output, result.output
