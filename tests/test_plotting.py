@@ -138,6 +138,19 @@ def test_row_labels_of_an_image_grid_are_not_cut_off():
     assert text.get_fontsize() == 13 and box.x0 >= 0 and box.width > 50
 
 
+def test_rows_of_an_image_grid_are_as_tall_as_their_own_words():
+    images = np.zeros((4, 32, 32, 3), np.uint8)
+    with plotting.style():
+        axes = plotting.image_grid(new_figure(), images, 2, labels=["a", "b", "one two six", ""])
+        height = axes[0].figure.get_size_inches()[1] * plotting.DPI
+    tops = [round(height * (1 - ax.get_position().y1)) for ax in axes]
+    bottom = round(height * (1 - axes[2].get_position().y0))
+    one, more = tops[2] - tops[0], height - bottom
+    assert tops[0] == tops[1] and tops[2] == tops[3]
+    tall = axes[0].get_position().height * height
+    assert one - tall < more
+
+
 def test_image_grid_takes_rows_of_different_length_and_empty_places():
     image = np.zeros((8, 8, 3), np.uint8)
     with plotting.style():

@@ -66,17 +66,22 @@ def image_grid(
     if scale is None:
         scale = max(1, int((WIDTH * DPI - left - columns * gap) // (columns * width)))
     width, height = width * scale, height * scale
-    column_labels, labels = (_wrapped(given, width, points) for given in (column_labels, labels))
+    column_labels, labels = (
+        _wrapped(given, width + gap, points) for given in (column_labels, labels)
+    )
     head = _lines(column_labels) * _line(points) + gap
-    foot = _lines(labels) * _line(points)
-    total = (left + columns * (width + gap), head + rows * (height + foot + gap))
+    written = [
+        labels[row * columns : (row + 1) * columns] if labels else None for row in range(rows)
+    ]
+    feet = [_lines(row) * _line(points) for row in written]
+    total = (left + columns * (width + gap), head + rows * (height + gap) + sum(feet))
     _set_pixels(fig, total)
 
     axes = []
     for index, cell in enumerate(pixels):
         row, column = divmod(index, columns)
         x = left + column * (width + gap)
-        y = head + row * (height + foot + gap)
+        y = head + row * (height + gap) + sum(feet[:row])
         ax = _pixel_axes(fig, (x, y, width, height), total)
         axes.append(ax)
         if cell is not None:
