@@ -81,6 +81,12 @@ def test_an_interval_stays_within_the_data_and_moves_with_it(x, method):
     assert (scaled.low, scaled.high) == pytest.approx((4 * found.low, 4 * found.high), abs=1e-6)
 
 
+def test_the_unit_of_the_data_does_not_matter():
+    plain = bootstrap.mean(np.array([0.0, 1.0, 5.0]), method="bca")
+    tiny = bootstrap.mean(np.array([0.0, 1.0, 5.0]) * 1e-120, method="bca")
+    assert (tiny.low * 1e120, tiny.high * 1e120) == pytest.approx((plain.low, plain.high))
+
+
 def test_a_constant_has_an_interval_of_no_width():
     for method in ("percentile", "bca"):
         found = bootstrap.mean(np.full(10, 3.0), method=method)

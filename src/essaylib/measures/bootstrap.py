@@ -153,6 +153,8 @@ def _bca(estimate: float, found: np.ndarray, left_out: np.ndarray) -> Estimate:
     edge = 1 / (2 * len(found))
     bias = norm.ppf(np.clip(below, edge, 1 - edge))
     away = left_out.mean() - left_out
+    # Skewness has no unit, but powers of very small numbers vanish: measure in the largest.
+    away /= max(np.abs(away).max(), np.finfo(float).tiny)
     spread = (away**2).sum()
     skew = (away**3).sum() / (6 * spread**1.5) if spread > 0 else 0.0
     z = bias + norm.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
