@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -155,7 +155,7 @@ def draw(
             if not path.is_file():
                 _save(path, _of_drawings(wanted, seeds, pipe, clip, training.take(rows)))
             bar.update(len(rows))
-    credited = _joined(_load(parts / f"{start:05d}.safetensors") for start in starts)
+    credited = attribution.joined(_load(parts / f"{start:05d}.safetensors") for start in starts)
     asked = _of_outputs(wanted, seeds, pipe, clip, outputs)
     asked["gradient"] = _directions(asked["gradient"], credited["gradient"], wanted.damping)
     _keep(attribution.scores(asked, credited), asked["gradient"], folder)
@@ -254,7 +254,7 @@ def _of_outputs(
     outputs: Run,
     ledgers: Sequence[str] = attribution.LEDGERS,
 ) -> dict[str, np.ndarray]:
-    return _joined(
+    return attribution.joined(
         attribution.vectors(
             pipe,
             clip,
@@ -267,11 +267,6 @@ def _of_outputs(
         )
         for rows, images in outputs.batches(pipe, _PART)
     )
-
-
-def _joined(parts: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    read = list(parts)
-    return {name: np.concatenate([part[name] for part in read], 1) for name in read[0]}
 
 
 def _directions(outputs: np.ndarray, training: np.ndarray, damping: float) -> np.ndarray:

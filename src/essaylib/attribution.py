@@ -13,7 +13,7 @@ by their pictures alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -63,6 +63,12 @@ def vectors(
         ],
     }
     return {name: np.stack(readings[name]()) for name in ledgers}
+
+
+def joined(parts: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Join `vectors` that were read a few pictures at a time."""
+    read = list(parts)
+    return {name: np.concatenate([part[name] for part in read], 1) for name in read[0]}
 
 
 def scores(

@@ -420,7 +420,7 @@ def _credit(bench: Bench) -> Outcome:
     images = drawn.rgb()
 
     def read(images: np.ndarray, latents: Any, prompts: list[str]) -> dict[str, np.ndarray]:
-        parts = [
+        return attribution.joined(
             attribution.vectors(
                 bench.pipe,
                 bench.model.clip,
@@ -431,24 +431,14 @@ def _credit(bench: Bench) -> Outcome:
                 **asked,
             )
             for some in np.array_split(np.arange(len(images)), -(-len(images) // 16))
-        ]
-        return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
+        )
 
     latents = run.latents[:count].float()
     outputs = read(run.images(bench.pipe, batch_size=4)[:count], latents, list(run.table.prompt))
     known = read(images, features.latents(bench.pipe.vae, images), captions)
     pulls = zip(outputs["gradient"], known["gradient"], strict=True)
     outputs["gradient"] = np.stack([attribution.directions(a, b, damping) for a, b in pulls])
-    ledgers = {
-        name: np.stack(
-            [
-                (attribution.pull if name == "gradient" else attribution.distances)(a, b)
-                for a, b in zip(asked, known[name], strict=True)
-            ]
-        )
-        for name, asked in outputs.items()
-    }
-    table = credit.agreements(ledgers)
+    table = credit.agreements(attribution.scores(outputs, known))
     itself = credit.within(table).mean()
     return Outcome(
         {"disagreement": lambda: credit.disagreement(table, seed=bench.first)},

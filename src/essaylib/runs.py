@@ -126,8 +126,8 @@ def draw(
     parts = paths.build() / "runs" / f"{folder.name}-{key[:12]}"
     pipe = models.load(model, device)
     _check_disk(folder, parts, len(table) * _bytes_each(pipe))
-    _draw_parts(plan, table, pipe, parts, batch_size, progress)
-    _keep(plan, table, pipe, parts, folder, key, model)
+    latents = draw_parts(plan, table, pipe, parts, batch_size, progress)
+    _keep(plan, table, latents, pipe, folder, key, model)
     shutil.rmtree(parts)
     return load(name, model)
 
@@ -234,18 +234,23 @@ def _method(pipe: Any, setting: Setting, rows: pd.DataFrame) -> AbstractContextM
     return nullcontext()
 
 
-def _draw_parts(
+def draw_parts(
     plan: Plan,
     table: pd.DataFrame,
     pipe: Any,
     parts: Path,
     batch_size: int,
     progress: bool,
-) -> None:
-    """Draw batch by batch into files of their own; those that are there already are kept."""
-    from safetensors.torch import save_file
+) -> torch.Tensor:
+    """Draw a table of the plan, or go on with it: latents float16 (n, C, h, w), row by row.
+
+    Every batch becomes a file of its own in `parts`; those that are there already are kept.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
     from tqdm.auto import tqdm
 
+    parts.mkdir(parents=True, exist_ok=True)
     with tqdm(total=len(table), unit="image", desc=plan.name, disable=not progress) as bar:
         for setting in plan.settings:
             rows = table[table.setting == setting.name]
@@ -258,17 +263,22 @@ def _draw_parts(
                     save_file({"latents": latents}, unfinished)
                     unfinished.replace(path)
                 bar.update(len(batch))
+    files = sorted(parts.glob("*.safetensors"))
+    return torch.cat([load_file(path)["latents"] for path in files])
 
 
 def _keep(
-    plan: Plan, table: pd.DataFrame, pipe: Any, parts: Path, folder: Path, key: str, model: str
+    plan: Plan,
+    table: pd.DataFrame,
+    latents: torch.Tensor,
+    pipe: Any,
+    folder: Path,
+    key: str,
+    model: str,
 ) -> None:
-    """Join the parts beside the plan; the key is written last, so that a cut leaves no run."""
-    import torch
-    from safetensors.torch import load_file, save_file
+    """Put a drawn run beside its plan; the key is written last, so that a cut leaves no run."""
+    from safetensors.torch import save_file
 
-    files = sorted(parts.glob("*.safetensors"))
-    latents = torch.cat([load_file(path)["latents"] for path in files])
     (folder / PROVENANCE).unlink(missing_ok=True)
     save_file({"latents": latents}, folder / LATENTS)
     table.to_parquet(folder / TABLE, index=False)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from essaylib import features
+
 
 @torch.no_grad()
 def normalise(vae: Any, images: np.ndarray) -> None:
@@ -15,13 +17,8 @@ def normalise(vae: Any, images: np.ndarray) -> None:
     Afterwards the latents of these pictures, uint8 (n, h, w, 3), have mean 0 and standard deviation
     1 in every channel, and a user needs to know nothing else (where `scaling_factor` is 1).
     """
-    where = next(vae.parameters())
-    found = []
-    for batch in torch.from_numpy(images).split(8):
-        pixels = (batch.permute(0, 3, 1, 2).float() / 127.5 - 1).to(where)
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        found.append(vae.encode(pixels).latent_dist.mode())
-    latents = torch.cat(found)
+    scaled = torch.from_numpy(features.latents(vae, images)).to(next(vae.parameters()))
+    latents = scaled / vae.config.scaling_factor
     mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
     quant, post, k = vae.quant_conv, vae.post_quant_conv, latents.shape[1]
     # Posterior log-variances shrink with their means, by the square of the spread.

@@ -241,16 +241,14 @@ def _unmeasured(column: Column, final: Cell) -> Cell:
 
 
 def _row(column: Column, cell: Cell, delta: float) -> dict[str, Any]:
+    of_model = {"column": column.id, "title": column.title, "delta": delta}
     numbers = {
         name: np.nan if getattr(cell, name) is None else getattr(cell, name)
         for name in ("estimate", "low", "high")
     }
-    effect = {
-        name.replace("estimate", "effect") if name == "estimate" else f"effect_{name}": v / delta
-        for name, v in numbers.items()
-    }
-    shared = {"column": column.id, "title": column.title, "delta": delta}
-    return shared | asdict(cell) | numbers | effect
+    estimate, low, high = (value / delta for value in numbers.values())
+    effect = {"effect": estimate, "effect_low": low, "effect_high": high}
+    return of_model | asdict(cell) | numbers | effect
 
 
 def _measured(column: Column) -> list[str]:
@@ -279,29 +277,16 @@ def _asked(wanted: Plan, column: Column) -> list[str]:
 
 
 def _draw_run(wanted: Plan, name: str, pipe: Any, parts: Path, progress: bool) -> Any:
-    """Draw one run's share batch by batch, into files of their own: latents float16 (n, ...)."""
-    import torch
-    from safetensors.torch import load_file, save_file
-    from tqdm.auto import tqdm
-
+    """Draw one run's share, or go on with it: latents float16 (n, ...)."""
     source = plans.load(name)
+    table = _table(source, wanted.runs[name])
+    return runs.draw_parts(source, table, pipe, parts / name, _BATCH, progress)
+
+
+def _table(source: plans.Plan, share: Share) -> pd.DataFrame:
+    """The table of a run's share, drawn with the first seed that is allowed now."""
     table = source.table(claims.seeds(1)[0])
-    table = table.iloc[_rows(source, table, wanted.runs[name])].reset_index(drop=True)
-    found = []
-    with tqdm(total=len(table), unit="image", desc=name, disable=not progress) as bar:
-        for setting in table.setting.unique():
-            rows = table[table.setting == setting]
-            for start in range(0, len(rows), _BATCH):
-                batch = rows.iloc[start : start + _BATCH]
-                path = parts / f"{name}-{batch.index[0]:05d}.safetensors"
-                if not path.is_file():
-                    latents = runs.generate(pipe, source.setting(setting), batch, _BATCH)
-                    unfinished = path.with_suffix(".part")
-                    save_file({"latents": latents.half().contiguous()}, unfinished)
-                    unfinished.replace(path)
-                found.append(load_file(path)["latents"])
-                bar.update(len(batch))
-    return torch.cat(found)
+    return table.iloc[_rows(source, table, share)].reset_index(drop=True)
 
 
 def _rows(source: plans.Plan, table: pd.DataFrame, share: Share) -> np.ndarray:
@@ -325,10 +310,8 @@ def _own(wanted: Plan) -> dict[str, Run]:
     found = {}
     for name, share in wanted.runs.items():
         run = runs.load(name)
-        rows = _rows(run.plan, run.table, share)
-        kept = run.table.iloc[rows].reset_index(drop=True)
-        less = replace(run.plan, seeds=share.seeds)
-        found[name] = runs.Run(less, kept, run.latents[rows], run.provenance)
+        kept = run.take(_rows(run.plan, run.table, share))
+        found[name] = replace(kept, plan=replace(run.plan, seeds=share.seeds))
     return found
 
 
@@ -348,8 +331,7 @@ def _kept(wanted: Plan, column: Column) -> dict[str, Run]:
     found = {}
     for name in _asked(wanted, column):
         source, share = plans.load(name), wanted.runs[name]
-        table = source.table(claims.seeds(1)[0])
-        table = table.iloc[_rows(source, table, share)].reset_index(drop=True)
+        table = _table(source, share)
         if len(table) != len(latents.get(name, ())):
             raise EssayError(
                 f"{path} has not the images of {name!r}: `{_command(column)} --force`."

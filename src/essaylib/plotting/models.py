@@ -31,14 +31,15 @@ def survival(
     ax = axes_of(target)
     rows, titles = (list(dict.fromkeys(table[name])) for name in ("row", "title"))
     wide = {title: table[table.title == title].effect.notna().any() for title in titles}
-    starts, edge = {}, 0.0
+    starts, centres, edge = {}, {}, 0.0
     for title in titles:
-        starts[title] = edge
-        edge += 1.0 if wide[title] else 0.3
+        width = 1.0 if wide[title] else 0.3
+        starts[title], centres[title] = edge, edge + width / 2
+        edge += width
     reach = np.arcsinh(widest) * 1.15
 
     def across(title: str, effect: Any) -> Any:
-        return starts[title] + 0.5 + 0.5 * np.arcsinh(np.clip(effect, -widest, widest)) / reach
+        return centres[title] + 0.5 * np.arcsinh(np.clip(effect, -widest, widest)) / reach
 
     for place in range(0, len(rows), 2):
         ax.axhspan(place - 0.5, place + 0.5, color=FAINT, alpha=0.35, linewidth=0, zorder=0)
@@ -50,9 +51,10 @@ def survival(
     for cell in table.itertuples():
         y = rows.index(cell.row)
         if np.isnan(cell.effect):
-            middle = starts[cell.title] + (0.5 if wide[cell.title] else 0.15)
             mark = states[cell.state][0]
-            ax.plot(middle, y, mark, color=MUTED, markersize=4.5, markerfacecolor="none")
+            ax.plot(
+                centres[cell.title], y, mark, color=MUTED, markersize=4.5, markerfacecolor="none"
+            )
             continue
         colour = NULL if cell.state in states else (ACCENT if cell.effect_low > 1 else INK)
         ends = across(cell.title, np.array([cell.effect_low, cell.effect_high]))
@@ -61,8 +63,7 @@ def survival(
         fill = colour if cell.control else PAPER
         x = across(cell.title, cell.effect)
         ax.plot(x, y, mark, color=colour, markerfacecolor=fill, markersize=5, zorder=3)
-    centres = [starts[title] + (0.5 if wide[title] else 0.15) for title in titles]
-    ax.set_xticks(centres, titles, rotation=90)
+    ax.set_xticks([*centres.values()], titles, rotation=90)
     ax.xaxis.tick_top()
     ax.set_yticks(range(len(rows)), rows)
     ax.set_xlim(0, edge)
