@@ -152,7 +152,7 @@ def test_redirects_in_a_circle_are_named(sandbox):
 
 
 def test_what_cannot_be_cited_names_the_cure(book):
-    with pytest.raises(EssayError, match="a figure: guidance-sheet"):
+    with pytest.raises(EssayError, match="Did you mean 'guidance-sheet'"):
         cite.find("guidance-shet")
     with pytest.raises(EssayError, match="choose text, bibtex, csl-json, ris"):
         cite.write(cite.find(), "endnote")
@@ -220,3 +220,5 @@ def test_the_command_prints_citations_and_errors():
     done = subprocess.run([ESSAY, "cite", "nothing-here"], capture_output=True, text=True)
     assert done.returncode == 2 and "Nothing is called 'nothing-here'" in done.stderr
     assert "Traceback" not in done.stderr
+    done = subprocess.run([ESSAY, "cite", "guidence-sheet"], capture_output=True, text=True)
+    assert done.returncode == 2 and "Did you mean 'guidance-sheet'" in done.stderr

@@ -212,10 +212,11 @@ def test_a_crowded_drawing_is_kept_as_pixels(chapter, monkeypatch):
     assert not (figures.folder("guidance-concentration") / "figure.svg").exists()
 
 
-def test_loading_a_figure_that_was_not_drawn_lists_those_that_were(chapter):
+def test_loading_a_figure_that_was_not_drawn_names_the_cure(chapter):
     draw()
-    with pytest.raises(EssayError, match="drawn: guidance-concentration"):
-        figures.load("guidance-sheet")
+    with pytest.raises(EssayError, match="`essay figures` lists") as unknown:
+        figures.load("guidance-concentratoin")
+    assert "Did you mean 'guidance-concentration'?" in str(unknown.value)
 
 
 @pytest.fixture

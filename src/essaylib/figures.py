@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from essaylib import citation, glue, paths, plotting
-from essaylib.errors import EssayError
+from essaylib.errors import EssayError, meant
 from essaylib.provenance import plain, provenance, sha256
 from essaylib.tolerance import fingerprint
 
@@ -110,10 +110,14 @@ def load(id: str) -> dict[str, Any]:
     """The provenance of a figure that has been drawn; `EssayError` where it has not."""
     path = folder(id) / "provenance.json"
     if not path.is_file():
-        drawn = ", ".join(ids()) or "none yet"
-        raise EssayError(
-            f"No figure {id!r} has been drawn (drawn: {drawn}). Run its chapter: essay run."
+        chapter = registry().get(id, {}).get("chapter")
+        cure = (
+            f"Run its chapter: `essay run {chapter}`."
+            if chapter
+            else "`essay figures` lists those that there are."
         )
+        near = "" if chapter else meant(id, {*registry(), *ids()})
+        raise EssayError(f"No figure {id!r} has been drawn.{near} {cure}")
     return json.loads(path.read_text(encoding="utf-8"))
 
 

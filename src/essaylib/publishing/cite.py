@@ -7,7 +7,7 @@ from typing import Any
 
 from essaylib import citation, figures, paths
 from essaylib.citation import Citation
-from essaylib.errors import EssayError
+from essaylib.errors import EssayError, meant
 
 FORMATS = ("text", "bibtex", "csl-json", "ris")
 SUFFIXES = {"text": "txt", "bibtex": "bib", "csl-json": "json", "ris": "ris"}
@@ -39,10 +39,11 @@ def find(id: str | None = None) -> Citation:
     path = paths.book() / f"{id}.md"
     if path.is_file():
         return citation.part("chapter", id, heading(path))
-    known = sorted({*figures.registry(), *figures.ids()})
+    pages = [page.stem for page in paths.book().glob("*.md")]
+    near = meant(id, {*figures.registry(), *figures.ids(), *pages})
     raise EssayError(
-        f"Nothing is called {id!r}. Name a chapter (such as 'guidance'), or a figure: "
-        f"{', '.join(known) or 'none has been drawn yet'}."
+        f"Nothing is called {id!r}.{near} Name a chapter, such as 'guidance', or a figure: "
+        "`essay figures` lists them."
     )
 
 
