@@ -179,6 +179,16 @@ def test_augmented_paper_stays_paper():
     assert out.mean() == pytest.approx(1, abs=0.01) and out.std() < 0.06
 
 
+def test_jitter_of_no_strength_leaves_colours_and_place():
+    image = torch.full((64, 64, 64, 3), 255, dtype=torch.uint8)
+    image[:, 16:48, 16:48] = torch.tensor([200, 40, 40], dtype=torch.uint8)
+    plain = clip.to_pixels(image)
+    still = clip.augment(image, torch.Generator().manual_seed(0), torch.zeros(64))
+    moved = clip.augment(image, torch.Generator().manual_seed(0), torch.ones(64))
+    assert (still - plain).abs().mean() < 0.06, "noise alone"
+    assert (moved - plain).abs().mean() > 0.12
+
+
 def test_shuffled_tiles_keep_every_pixel():
     images = np.random.default_rng(0).integers(0, 256, (3, 128, 128, 3), np.uint8)
     out = judge.shuffled(images, np.random.default_rng(1))

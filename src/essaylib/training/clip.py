@@ -167,23 +167,33 @@ def to_pixels(images: torch.Tensor) -> torch.Tensor:
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def augment(images: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """Shift, scale, turn and recolour a little, and add noise: (n, h, w, 3) to (n, 3, h, w)."""
+def augment(
+    images: torch.Tensor, rng: torch.Generator, strength: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Shift, scale, turn and recolour a little, and add noise: (n, h, w, 3) to (n, 3, h, w).
+
+    `strength` (n,) scales all of these but the noise and the mirror, 1 by default.
+    """
     pixels = to_pixels(images)
     n = len(pixels)
+    strength = torch.ones(n) if strength is None else strength
 
-    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
-        return low + (high - low) * torch.rand(shape or (n,), generator=rng)
+    def jitter(low: float, high: float, around: float = 0.0) -> torch.Tensor:
+        drawn = low + (high - low) * torch.rand(n, generator=rng)
+        return around + strength * (drawn - around)
 
-    angle, scale = uniform(-0.2, 0.2), uniform(0.85, 1.25)
+    angle, scale = jitter(-0.2, 0.2), jitter(0.85, 1.25, around=1.0)
     cos, sin = scale * angle.cos(), scale * angle.sin()
-    mirror = torch.where(uniform(0, 1) < 0.15, -1.0, 1.0)
+    mirror = torch.where(torch.rand(n, generator=rng) < 0.15, -1.0, 1.0)
     matrix = torch.stack(
-        [cos * mirror, -sin, uniform(-0.15, 0.15), sin * mirror, cos, uniform(-0.15, 0.15)], dim=1
+        [cos * mirror, -sin, jitter(-0.15, 0.15), sin * mirror, cos, jitter(-0.15, 0.15)], dim=1
     ).view(n, 2, 3)
     grid = F.affine_grid(matrix, list(pixels.shape), align_corners=False)
     # Paper is 1: move the origin there so that what enters from outside is paper.
     pixels = 1 + F.grid_sample(pixels - 1, grid, align_corners=False)
-    gain, shift = uniform(0.8, 1.1, n, 3, 1, 1), uniform(-0.15, 0.15, n, 3, 1, 1)
-    pixels = 1 + gain * (pixels - 1) + shift * (pixels < 0.95)
+    colours = [
+        torch.stack([jitter(a, b, c) for _ in range(3)], dim=1)[..., None, None]
+        for a, b, c in ((0.8, 1.1, 1.0), (-0.15, 0.15, 0.0))
+    ]
+    pixels = 1 + colours[0] * (pixels - 1) + colours[1] * (pixels < 0.95)
     return pixels + 0.05 * torch.randn(pixels.shape, generator=rng)

@@ -9,16 +9,17 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from essaylib import corpus
+from essaylib import corpus, features
 from essaylib.corpus import VENDORS
 from essaylib.judge import SIDE, Judge, Network
-from essaylib.training.autoencoder import round_trip, to_signed
 from essaylib.training.clip import augment
 from essaylib.training.loop import Schedule, Stage, made, train
 
-SCHEDULE = Schedule(steps=6000, lr=3e-3, batch=128, warmup=200, decay=0.8, ema=0.998)
+SCHEDULE = Schedule(steps=7000, lr=3e-3, batch=128, warmup=200, decay=0.8, ema=0.998)
 NONSENSE = 0.05
 """Share of meaningless pictures that the judge may name."""
+MILD = 0.2
+"""How far half of the pictures are jittered: a vendor is known by its palette and its margins."""
 
 
 def run(
@@ -26,24 +27,31 @@ def run(
     folder: Path = Path("checkpoints"),
     vae: Path = Path("checkpoints/vae"),
 ) -> Judge:
-    """Train on `train` drawings and their autoencoder round trips; return a calibrated judge."""
+    """Train on `train` drawings and their autoencoder round trips; return a calibrated judge.
+
+    Half of each batch is jittered strongly, so that a concept is known whatever its colours and
+    place; from the other half, which keeps them, the vendor is learned.
+    """
     data = corpus.load()
     concepts = list(dict.fromkeys(data.table.concept))
     learnt, unseen = data.where(split="train"), data.where(split="validation")
     decoder = AutoencoderKL.from_pretrained(made(vae)).to(schedule.device)
-    pictures = torch.stack([small(learnt.rgb()), small(decoded(decoder, learnt.rgb()))])
+    pictures = torch.stack([small(learnt.rgb()), small(decoded(decoder, learnt))])
     truth = labels(learnt, concepts)
     network = Network(len(concepts), len(VENDORS)).to(schedule.device)
     rng = np.random.default_rng(schedule.seed)
     torch_rng = torch.Generator().manual_seed(schedule.seed)
+    kept = torch.arange(schedule.batch) < (schedule.batch + 1) // 2
+    strength = torch.where(kept, MILD, 1.0)
 
     def loss(step: int, progress: float):
         chosen = rng.integers(len(learnt), size=schedule.batch)
-        pixels = augment(pictures[rng.integers(2, size=schedule.batch), chosen], torch_rng)
+        drawn = pictures[rng.integers(2, size=schedule.batch), chosen]
+        pixels = augment(drawn, torch_rng, strength)
         if rng.random() < 0.3:
             pixels = F.avg_pool2d(pixels, 3, stride=1, padding=1, count_include_pad=False)
         concept, vendor = network(cover(pixels, rng).to(schedule.device))
-        pairs = ((concept, truth[0][chosen]), (vendor, truth[1][chosen]))
+        pairs = ((concept, truth[0][chosen]), (vendor[kept], truth[1][chosen[kept.numpy()]]))
         parts = [F.cross_entropy(a, b.to(a.device), label_smoothing=0.1) for a, b in pairs]
         return parts[0] + 0.5 * parts[1], {"concept": parts[0], "vendor": parts[1]}
 
@@ -60,7 +68,7 @@ def run(
     train(Stage("judge", network, loss, folder, validate, every=250), schedule)
     settle(network, pictures, torch_rng)
     judge = Judge(network.cpu(), blank(concepts))
-    calibrate(judge, unseen, decoded(decoder, unseen.rgb()))
+    calibrate(judge, unseen, decoded(decoder, unseen))
     return judge
 
 
@@ -71,13 +79,13 @@ def small(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(means.round().astype(np.uint8))
 
 
-def decoded(vae: AutoencoderKL, images: np.ndarray) -> np.ndarray:
-    """Return the autoencoder's round trip of uint8 (n, 128, 128, 3)."""
-    parts = [
-        round_trip(vae, to_signed(part).to(vae.device))
-        for part in torch.from_numpy(images).split(256)
-    ]
-    return ((torch.cat(parts) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+@torch.no_grad()
+def decoded(vae: AutoencoderKL, data: corpus.Corpus) -> np.ndarray:
+    """Return the autoencoder's round trip of drawings, uint8 (n, 128, 128, 3)."""
+    latents = torch.from_numpy(features.corpus_latents(vae, data)) / vae.config.scaling_factor
+    parts = [vae.decode(part.to(vae.device)).sample.cpu() for part in latents.split(32)]
+    pixels = (torch.cat(parts).clamp(-1, 1) + 1) * 127.5
+    return pixels.round().byte().permute(0, 2, 3, 1).numpy()
 
 
 def labels(data: corpus.Corpus, concepts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,7 +115,7 @@ def settle(network: Network, pictures: torch.Tensor, rng: torch.Generator) -> No
     network.train()
     device = next(network.parameters()).device
     for part in pictures.flatten(0, 1)[::3].split(256):
-        network(augment(part, rng).to(device))
+        network(augment(part, rng, torch.full((len(part),), MILD)).to(device))
     network.eval()
 
 
