@@ -1,4 +1,5 @@
 import copy
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -153,6 +154,42 @@ def test_latents_that_ship_are_half_precision_and_checked(few, vae, sandbox):
     features.save(shipped, (found + 0.1).astype(np.float16))
     with pytest.raises(EssayError, match="does not come out again"):
         features.corpus_latents(vae, few, size=32)
+
+
+def test_vectors_of_pictures_are_kept_by_the_picture_tower(few, clip, monkeypatch):
+    computed = []
+    plain = features.clip_images
+    monkeypatch.setattr(features, "clip_images", lambda *a: computed.append(1) or plain(*a))
+    few = few.take([4, 0, 2])
+    found = features.kept_clip_images(clip, few)
+    assert found == pytest.approx(plain(clip, few.rgb(size=16)), abs=1e-6)
+    assert np.array_equal(features.kept_clip_images(clip, few), found) and len(computed) == 1
+    told, moved = copy.deepcopy(clip), copy.deepcopy(clip)
+    with torch.no_grad():
+        told.text_projection.weight += 1
+        moved.visual_projection.weight *= 2
+    assert np.array_equal(features.kept_clip_images(told, few), found) and len(computed) == 1
+    assert not np.allclose(features.kept_clip_images(moved, few), found)
+    assert features.clip_file_of(clip, few) != features.clip_file_of(clip, few.take([1, 0, 2]))
+    moved.load_state_dict(clip.state_dict())
+    moved.config.vision_config.hidden_act = "relu"
+    assert features.clip_file_of(moved, few) != features.clip_file_of(clip, few)
+
+
+def test_vectors_that_ship_are_half_precision_and_checked(few, clip, sandbox):
+    store.shipped().mkdir(parents=True)
+    (store.shipped() / "clip-of-old.npy").touch()
+    found = np.array(features.kept_clip_images(clip, few))
+    (path,) = features.ship_clip_images([clip], few)
+    assert list(store.shipped().iterdir()) == [path] and np.load(path).dtype == np.float16
+    shutil.rmtree(sandbox / "_build")
+    again = features.kept_clip_images(clip, few)
+    assert again.dtype == np.float32 and again == pytest.approx(found, rel=1e-3, abs=1e-3)
+    features.save(path, np.full_like(np.load(path), np.nan))
+    with pytest.raises(EssayError, match="does not come out again"):
+        features.kept_clip_images(clip, few)
+    path.write_bytes(b"cut short")
+    assert np.array_equal(features.kept_clip_images(clip, few), found)
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01\x00", b"not an array", None])

@@ -94,6 +94,16 @@ def test_estimates_are_at_home_with_their_own_drawings(latents):
         loss.at_home(believed, latents, distances, alone)
 
 
+def test_the_other_is_a_peer_and_who_has_none_is_left_out():
+    subgroup = np.array(["a", "b", "a", "a", "c"])
+    other = loss.others(subgroup, seed=1)
+    assert (subgroup[other] == subgroup).all()
+    assert [i for i in range(5) if other[i] == i] == [1, 4]
+    assert np.array_equal(loss.others(subgroup, seed=1), other)
+    own, foreign = np.zeros((5, 2)), np.array([[1, 1], [9, 9], [-1, -1], [1, 0], [9, 9]])
+    assert loss.nearer(own, foreign, other).tolist() == [True, False, True]
+
+
 def test_concepts_are_those_that_all_four_drew():
     found = loss.complete(corpus.load(), 5, seed=2)
     assert len(found) == 20 and set(found.table.split) == {"train"}
@@ -108,6 +118,8 @@ def test_the_whole_path_on_a_tiny_network(tiny):
     pipe = tiny("embedded")
     believed = loss.believed(pipe, latents, ["dog", "a cat"], seed=3, timesteps=(999, 800))
     assert believed.shape == (2, 2, 4, 4, 16, 16)
+    second = loss.believed(pipe, latents[1:], ["a cat"], 3, timesteps=(999, 800), places=[1])
+    assert second == pytest.approx(believed[1:], abs=1e-4)
     pure = loss.believed(pipe, latents, ["dog", "a cat"], timesteps=(999,), beneath=False)
     again = loss.believed(pipe, 5 * latents, ["dog", "a cat"], timesteps=(999,), beneath=False)
     assert np.array_equal(pure, again)  # whatever the drawings are

@@ -6,6 +6,7 @@ network once, and what the decoder's blocks pass on is kept.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -17,13 +18,16 @@ from essaylib.errors import EssayError
 from essaylib.measures import overlap
 
 
-def noised(pipe: Any, latents: np.ndarray, timestep: int, seed: int = 0) -> torch.Tensor:
+def noised(
+    pipe: Any, latents: np.ndarray, timestep: int, seed: int | Sequence[int] = 0
+) -> torch.Tensor:
     """Mix latents (n, C, h, w) with noise as training does at `timestep`; float32 on the CPU.
 
-    Drawing i gets the noise of seed + i, the same at every timestep.
+    Drawing i gets the noise of seed + i, or of the i-th of n seeds, the same at every timestep.
     """
     clean = torch.from_numpy(np.ascontiguousarray(latents, dtype=np.float32))
-    generators = (torch.Generator("cpu").manual_seed(seed + i) for i in range(len(clean)))
+    seeds = range(seed, seed + len(clean)) if np.isscalar(seed) else seed
+    generators = (torch.Generator("cpu").manual_seed(int(own)) for own in seeds)
     noise = torch.stack([torch.randn(clean.shape[1:], generator=own) for own in generators])
     return pipe.scheduler.add_noise(clean, noise, torch.full((len(clean),), timestep))
 

@@ -291,7 +291,8 @@ def sample(
     weights, the plan and the corpus is not drawn again.
 
     `essay sample corpus` takes every drawing of the corpus through the embedded model's autoencoder
-    instead, and keeps latents and residuals in data/features. `essay sample credit` draws up the
+    instead, those of common concepts through the book's CLIPs, and reads the U-Net's one-step
+    estimates; what it finds it keeps in data/features. `essay sample credit` draws up the
     ledgers that data/runs/credit declares. `essay sample survival` draws a part of every run with
     each model of the book that is here, or with --model alone (early, untrained, sd15), and
     measures the book's statistics on it.
@@ -299,9 +300,9 @@ def sample(
     Example: essay sample guidance
     """
     if plan == "corpus":
-        from essaylib import models, residuals
+        from essaylib import shipping
 
-        for path in residuals.ship(models.load(device=device or "auto").vae):
+        for path in shipping.ship(device or "auto"):
             typer.echo(path)
         return
     if plan == "survival":

@@ -10,6 +10,7 @@ What several chapters need of all drawings is computed once and kept (see `store
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ from essaylib.errors import EssayError
 
 ENCODER = ("encoder.", "quant_conv.")
 """The parts of an autoencoder that latents depend on."""
+
+SIGHT = ("vision_model.", "visual_projection.")
+"""The parts of a CLIP that its vectors of pictures depend on."""
+
+EYE = ("hidden_act", "image_size", "layer_norm_eps", "num_attention_heads", "patch_size")
+"""What a picture tower's configuration says beyond the shapes of its weights."""
 
 TOLERANCE = 1e-2
 """Largest difference of a kept value from one computed again, in the largest value's unit."""
@@ -54,24 +61,14 @@ def corpus_latents(vae: Any, data: Corpus, size: int = SIZE) -> np.ndarray:
     """
     whole = load_corpus(data.source)
 
-    def read(path: Path) -> np.ndarray | None:
-        found = _mapped(path, len(whole))
-        if found is None or found.dtype == np.float32:
-            return found
-        rows = some_rows(len(whole))
-        agree(path, found[rows], latents(vae, whole.rgb(rows, size)))
-        return found.astype(np.float32)
-
-    def compute() -> np.ndarray:
-        # A few at a time: all 5,901 drawings as pixels would take a third of a gigabyte.
-        chunks = np.array_split(np.arange(len(whole)), -(-len(whole) // 256))
-        return np.concatenate([latents(vae, whole.rgb(rows, size)) for rows in chunks])
+    def encode(rows: np.ndarray) -> np.ndarray:
+        return latents(vae, whole.rgb(rows, size))
 
     name = file_of(vae, whole, size)
-    found = store.find(name, read)
+    found = store.find(name, partial(_read, count=len(whole), compute=encode))
     if found is None and 4 * len(data) < len(whole):
         return latents(vae, data.rgb(size=size))
-    found = store.kept(name, read, save, compute)
+    found = kept(name, len(whole), encode) if found is None else found
     return found if data is whole else found[rows_of(data, whole)]
 
 
@@ -82,10 +79,57 @@ def file_of(vae: Any, whole: Corpus, size: int = SIZE) -> str:
     return f"latents-{key}.npy"
 
 
+def kept_clip_images(clip: Any, data: Corpus) -> np.ndarray:
+    """`clip_images` of these very drawings, kept by the tower's weights: float32 (n, d).
+
+    Computed at the first call (half a minute for four thousand on one thread). The concepts that
+    all vendors drew ship with the book, for its two CLIPs and as float16 (`ship_clip_images`): of
+    these some are computed again, `EssayError` if they differ. May be mapped from its file and not
+    be written to.
+    """
+    side = clip.config.vision_config.image_size
+    return kept(
+        clip_file_of(clip, data),
+        len(data),
+        lambda rows: clip_images(clip, data.rgb(rows, size=side)),
+    )
+
+
+def ship_clip_images(clips: Sequence[Any], data: Corpus) -> list[Path]:
+    """Put the vectors of these drawings with the book, in place of other CLIPs'; the files."""
+    found = {
+        clip_file_of(clip, data): kept_clip_images(clip, data).astype(np.float16) for clip in clips
+    }
+    return store.ship("clip-*.npy", {name: partial(save, values=v) for name, v in found.items()})
+
+
+def clip_file_of(clip: Any, data: Corpus) -> str:
+    """Name of the file that keeps the vectors of these drawings: captions do not count."""
+    sight = clip.config.vision_config.to_dict()
+    tower = store.weights_hash(clip, SIGHT, {name: sight[name] for name in EYE})
+    key = store.digest("clip", tower, data.sha256, list(data.table.id))
+    return f"clip-{key}.npy"
+
+
 def rows_of(data: Corpus, whole: Corpus) -> np.ndarray:
     """Where the drawings of a selection stand in the whole corpus (n,)."""
     places = whole.table.reset_index().set_index("id")["index"]
     return places.loc[data.table.id].to_numpy()
+
+
+def kept(name: str, count: int, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return `count` rows from the file `name`; where there is none, have `compute` make them.
+
+    compute: takes positions (m,) and returns their rows (m, ...) in float32. Of a file that ships
+    with the book some rows are computed again: `EssayError` if they differ.
+    """
+
+    def all_rows() -> np.ndarray:
+        # A few at a time: all 5,901 drawings as pixels would take a third of a gigabyte.
+        chunks = np.array_split(np.arange(count), -(-count // 256))
+        return np.concatenate([compute(rows) for rows in chunks])
+
+    return store.kept(name, partial(_read, count=count, compute=compute), save, all_rows)
 
 
 def save(path: Path, values: np.ndarray) -> None:
@@ -99,11 +143,11 @@ def some_rows(count: int, n: int = 16) -> np.ndarray:
     return np.sort(np.random.default_rng(count).choice(count, min(n, count), replace=False))
 
 
-def agree(path: Path, kept: np.ndarray, again: np.ndarray) -> None:
+def agree(path: Path, before: np.ndarray, again: np.ndarray) -> None:
     """Raise `EssayError` where what was kept differs by more than rounding and another machine."""
-    kept = kept.astype(np.float64)
-    off = float(np.abs(kept - again).max() / max(np.abs(kept).max(), 1e-12))
-    if off > TOLERANCE:
+    before = before.astype(np.float64)
+    off = float(np.abs(before - again).max() / max(np.abs(before).max(), 1e-12))
+    if not off <= TOLERANCE:  # nor where it is not a number
         raise EssayError(
             f"{path} does not come out again (off by {off:.1%} of the largest value): remove it, "
             "or restore it with `git checkout`."
@@ -168,6 +212,16 @@ def _apply(
         pixels = torch.from_numpy(images[start : start + batch]).permute(0, 3, 1, 2)
         found.append(function((pixels.float() / 127.5 - 1).to(where)).float().cpu())
     return torch.cat(found).numpy()
+
+
+def _read(path: Path, count: int, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | None:
+    """An array as float32; of one that ships, in whichever precision, some rows are made again."""
+    found = _mapped(path, count)
+    if found is None or path.parent != store.shipped():
+        return found
+    rows = some_rows(count)
+    agree(path, found[rows], compute(rows))
+    return found.astype(np.float32)
 
 
 def _mapped(path: Path, rows: int) -> np.ndarray | None:

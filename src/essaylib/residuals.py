@@ -78,7 +78,8 @@ def corpus_residuals(vae: Any, data: Corpus) -> Residuals:
     found = store.find(name, read)
     if found is None and 4 * len(data) < len(whole):
         return measured(vae, data)
-    found = store.kept(name, read, write, lambda: measured(vae, whole))
+    if found is None:
+        found = store.kept(name, read, write, lambda: measured(vae, whole))
     rows = features.rows_of(data, whole)
     return Residuals(found.error[rows], found.components[rows], found.mean, found.axes)
 
@@ -91,13 +92,11 @@ def ship(vae: Any) -> list[Path]:
     whole = load_corpus()
     latents = features.corpus_latents(vae, whole).astype(np.float16)
     found = corpus_residuals(vae, whole)
-    files = [store.shipped() / name for name in (features.file_of(vae, whole), file_of(vae, whole))]
-    store.write_whole(files[0], lambda part: features.save(part, latents))
-    store.write_whole(files[1], lambda part: write(part, found))
-    for kind in ("*.npy", "*.safetensors"):
-        for path in set(store.shipped().glob(kind)) - set(files):
-            path.unlink()
-    return files
+    first, second = features.file_of(vae, whole), file_of(vae, whole)
+    return [
+        *store.ship("latents-*.npy", {first: lambda part: features.save(part, latents)}),
+        *store.ship("residuals-*.safetensors", {second: lambda part: write(part, found)}),
+    ]
 
 
 def measured(vae: Any, data: Corpus) -> Residuals:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,14 +25,18 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
-def weights_hash(network: Any, parts: tuple[str, ...] = ("",)) -> str:
+def weights_hash(
+    network: Any, parts: tuple[str, ...] = ("",), config: Mapping[str, Any] | None = None
+) -> str:
     """SHA-256 of a network's configuration and weights as they are in memory.
 
     parts: what the names of the weights that count begin with; by default all count.
+    config: what counts of the configuration; by default all that is not private.
     """
     import torch
 
-    config = {k: v for k, v in dict(network.config).items() if not k.startswith("_")}
+    if config is None:
+        config = {k: v for k, v in dict(network.config).items() if not k.startswith("_")}
     found = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     weights = {k: v for k, v in network.state_dict().items() if k.startswith(parts)}
     for name, tensor in sorted(weights.items()):
@@ -77,6 +81,19 @@ def kept(
             write_whole(path, lambda part: write(part, found))
             found = read(path)
     return found
+
+
+def ship(replaced: str, files: Mapping[str, Callable[[Path], None]]) -> list[Path]:
+    """Put files with the book, each written by its function, and return them.
+
+    Others whose names match the pattern `replaced` were made with other weights and are removed.
+    """
+    made = [shipped() / name for name in files]
+    for path, write in zip(made, files.values(), strict=True):
+        write_whole(path, write)
+    for path in set(shipped().glob(replaced)) - set(made):
+        path.unlink()
+    return made
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:

@@ -48,19 +48,22 @@ def believed(
     seed: int = 0,
     timesteps: Sequence[int] = TIMESTEPS,
     beneath: bool = True,
+    places: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Return the one-step estimates (n, timesteps, k, C, h, w) for n bare captions.
 
     latents (n, k, C, h, w): the concept's drawings, one of them under each of k noises; with
     `beneath` False the noises are pure. Noise j of concept i has the seed `seed` + k i + j, the
-    same at every timestep.
+    same at every timestep. Of a selection, `places` (n,) says which i a row was given.
     """
     n, k = latents.shape[:2]
+    places = np.arange(n) if places is None else np.asarray(places)
+    seeds = (seed + k * places[:, None] + np.arange(k)).ravel()
     flat = latents.reshape(n * k, *latents.shape[2:])
     captions = np.repeat(np.asarray(concepts), k)
     found = []
     for timestep in timesteps:
-        noisy = activations.noised(pipe, flat if beneath else 0 * flat, timestep, seed)
+        noisy = activations.noised(pipe, flat if beneath else 0 * flat, timestep, seeds)
         if not beneath:
             noisy = noisy / float(1 - pipe.scheduler.alphas_cumprod[timestep]) ** 0.5
         found.append(estimates.one_step(pipe, noisy, timestep, captions).reshape(latents.shape))
@@ -165,18 +168,34 @@ def at_home(
     hull, as `weights` gives them. The other concept is drawn by lot from the same subgroup (n,);
     concepts that are alone in theirs are left out.
     """
-    subgroup = labels(subgroup, "subgroup", len(latents))
+    other = others(labels(subgroup, "subgroup", len(latents)), seed)
+    _, foreign = weights(believed, latents[other])
+    return nearer(distances, foreign, other)
+
+
+def others(subgroup: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Draw for each concept another of its subgroup (n,): (n,) positions, its own if it is alone.
+
+    Raises `EssayError` where all are.
+    """
     rng = np.random.default_rng(seed)
-    kept, other = [], []
+    drawn = np.arange(len(subgroup))
     for i, own in enumerate(subgroup):
         peers = np.setdiff1d(np.flatnonzero(subgroup == own), i)
         if len(peers):
-            kept.append(i)
-            other.append(rng.choice(peers))
-    if not kept:
+            drawn[i] = rng.choice(peers)
+    if (drawn == np.arange(len(drawn))).all():
         raise EssayError("No two concepts share a subgroup: there is no other hull to be near.")
-    _, foreign = weights(believed[kept], latents[other])
-    return distances[kept].mean(axis=1) < foreign.mean(axis=1)
+    return drawn
+
+
+def nearer(distances: np.ndarray, foreign: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return whether the own hull is the nearer one, leaving out who has no `other` but itself.
+
+    distances, foreign (n, timesteps), from the own hull and the other's; other (n,).
+    """
+    kept = other != np.arange(len(other))
+    return distances[kept].mean(axis=1) < foreign[kept].mean(axis=1)
 
 
 def _at(believed: np.ndarray, latents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
