@@ -291,17 +291,18 @@ def sample(
     weights, the plan and the corpus is not drawn again.
 
     `essay sample corpus` takes every drawing of the corpus through the embedded model's autoencoder
-    instead, and keeps latents and residuals in data/features. `essay sample credit` draws up the
-    ledgers that data/runs/credit declares. `essay sample survival` draws a part of every run with
-    each model of the book that is here, or with --model alone (early, untrained, sd15), and
-    measures the book's statistics on it.
+    instead, and keeps latents and residuals in data/features, with what two chapters measure on
+    some of them. `essay sample credit` draws up the ledgers that data/runs/credit
+    declares. `essay sample survival` draws a part of every run with each model of the book that is
+    here, or with --model alone (early, untrained, sd15), and measures the book's statistics on it.
 
     Example: essay sample guidance
     """
     if plan == "corpus":
-        from essaylib import models, residuals
+        from essaylib import duplicates, models, partings, residuals
 
-        for path in residuals.ship(models.load(device=device or "auto").vae):
+        pipe = models.load(device=device or "auto")
+        for path in (*residuals.ship(pipe.vae), duplicates.ship(pipe), partings.ship(pipe)):
             typer.echo(path)
         return
     if plan == "survival":
