@@ -120,7 +120,9 @@ def closest(queries: np.ndarray, among: np.ndarray | Field) -> tuple[np.ndarray,
         far = sought[part] @ field.short.T
         best = far.argmin(1)
         bound = ((among[best] - queries[part]) ** 2).sum(1) - own[part]
-        query, row = np.nonzero(far <= (bound + slack)[:, None])
+        # Counted along one axis: along two, numpy takes as long as the product above.
+        near = np.flatnonzero(far <= (bound + slack)[:, None])
+        query, row = np.divmod(near, len(among))
         exact = _squares(queries[part], among, query, row)
         order = np.lexsort((row, exact, query))
         first = order[np.unique(query[order], return_index=True)[1]]
@@ -175,7 +177,8 @@ def patches(images: np.ndarray, size: int = 16, flat: float = FLAT) -> Patches:
         cut = images[start : start + BLOCK].reshape(-1, down, size, across, size, channels)
         cut = cut.swapaxes(2, 3).reshape(-1, size * size, channels)
         # A patch of two even colours is an edge, not flat: spread is taken over the pixels' grey.
-        uneven = np.flatnonzero(cut.mean(-1, dtype=np.float32).std(1) >= flat)
+        grey = sum(cut[..., channel].astype(np.float32) for channel in range(channels)) / channels
+        uneven = np.flatnonzero(grey.std(1) >= flat)
         pixels.append(cut[uneven].reshape(len(uneven), -1))
         keep.append(start * down * across + uneven)
     owner, place = np.divmod(np.concatenate(keep), down * across)
