@@ -124,3 +124,10 @@ def test_variants_name_a_role_with_and_without_gender(data):
     assert tuple(found.loc["running"]) == ("person running", "woman running", "man running")
     assert "dancing" not in found.index  # there is no person dancing
     assert len(corpus.variants(["woman cook", "man cook"])) == 0
+
+
+def test_whole_numbers_set_a_drawing_on_white_as_exactly_as_fractions_do(data):
+    few = data.take([0, 500, 5000])
+    rgba = few.rgba().astype(float)
+    alpha = rgba[..., 3:] / 255
+    assert (few.rgb() == (rgba[..., :3] * alpha + 255 * (1 - alpha)).round()).all()

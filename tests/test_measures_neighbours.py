@@ -39,10 +39,19 @@ def test_the_pruned_search_finds_what_the_plain_one_does(n, directions, kind, se
     near = among[rng.integers(n, size=20)] + rng.integers(-3, 3, (20, 5, 5, 3))
     far = rng.integers(0, 255, (20, 5, 5, 3))
     queries = np.concatenate([near, far]).clip(0, 255).astype(kind)
-    distances, rows = neighbours.closest(queries, among, directions)
+    field = neighbours.Field.of(among, directions)
+    distances, rows = neighbours.closest(queries, field)
     apart = ((queries[:, None].astype(float) - among[None].astype(float)) ** 2).mean((2, 3, 4))
     assert distances == pytest.approx(np.sqrt(apart.min(1)), abs=1e-4)
     assert (rows == apart.argmin(1)).all()
+
+
+def test_patches_are_made_ready_to_be_searched_once():
+    images = np.random.default_rng(0).integers(0, 255, (9, 32, 32, 3)).astype(np.uint8)
+    known = neighbours.patches(images)
+    assert known.field is known.field and known.field.images.shape == (36, 768)
+    found = neighbours.match(images[3:5], known)
+    assert found.row.tolist() == list(range(12, 20)) and found.distance.max() == 0
 
 
 def test_a_search_among_equals_takes_the_first():

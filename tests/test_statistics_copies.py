@@ -77,3 +77,20 @@ def test_near_duplicates_are_round_trips_that_moved(tiny):
     other = copies.near_duplicates(pipe, drawings, 1)
     assert once.shape == drawings.shape and 0 <= once.min() <= once.max() <= 255
     assert (once == again).all() and (once != other).any()
+
+
+def test_some_near_duplicates_are_those_among_all(tiny):
+    pipe = tiny("embedded")
+    drawings = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3)).astype(np.uint8)
+    every = copies.near_duplicates(pipe, drawings, 2)
+    some = copies.near_duplicates(pipe, drawings, 2, [2, 0])
+    assert some == pytest.approx(every[[2, 0]], abs=1.01)  # a pixel may round either way
+
+
+def test_flat_patches_have_no_distance():
+    drawings = np.full((4, 64, 64, 3), 255, np.uint8)
+    drawings[:, :16, 16:32] = np.random.default_rng(0).integers(0, 255, (16, 16, 3))
+    whole, pieces = copies.apart(drawings, drawings - np.uint8(3) * (drawings > 3))
+    assert whole.shape == (4,) and pieces.shape == (4, 16)
+    assert (pieces[:, [0, *range(2, 16)]] == -1).all()
+    assert pieces[:, 1] == pytest.approx(np.full(4, 3), abs=0.1)

@@ -291,8 +291,8 @@ def sample(
     weights, the plan and the corpus is not drawn again.
 
     `essay sample corpus` takes every drawing of the corpus through the embedded model's autoencoder
-    instead, those of common concepts through the book's CLIPs, and reads the U-Net's one-step
-    estimates; what it finds it keeps in data/features. `essay sample credit` draws up the
+    instead, those of common concepts through the book's CLIPs, and keeps that in data/features,
+    with what single chapters measure on some of them. `essay sample credit` draws up the
     ledgers that data/runs/credit declares. `essay sample survival` draws a part of every run with
     each model of the book that is here, or with --model alone (early, untrained, sd15), and
     measures the book's statistics on it.

@@ -104,13 +104,28 @@ class Corpus:
         block = SIZE // size
         found = np.empty((len(rows), size, size, 3), np.uint8)
         for start in range(0, len(rows), 256):  # the whole corpus in floats would take gigabytes
-            rgba = self.rgba(rows[start : start + 256]).astype(np.float32)
-            alpha = rgba[..., 3:] / 255
-            white = rgba[..., :3] * alpha + 255 * (1 - alpha)
-            if block > 1:
-                white = white.reshape(len(white), size, block, size, block, 3).mean(axis=(2, 4))
-            found[start : start + 256] = white.round()
+            part = slice(start, start + 256)
+            rgba = self.rgba(rows[part])
+            found[part] = _on_white(rgba) if block == 1 else _shrunk_on_white(rgba, block)
         return found
+
+
+def _on_white(rgba: np.ndarray) -> np.ndarray:
+    """Drawings (n, h, w, 4) on white, uint8; in whole numbers, which is fast and rounds exactly."""
+    alpha = rgba[..., 3:].astype(np.uint16)
+    white = rgba[..., :3] * alpha
+    white += 255 * (255 - alpha)  # at most 255 * 255: it stays in sixteen bits
+    return ((white + 127) // 255).astype(np.uint8)
+
+
+def _shrunk_on_white(rgba: np.ndarray, block: int) -> np.ndarray:
+    """Drawings (n, h, w, 4) on white, rounded after the mean over blocks of pixels: uint8."""
+    n, height, width, _ = rgba.shape
+    rgba = rgba.astype(np.float32)
+    alpha = rgba[..., 3:] / 255
+    white = rgba[..., :3] * alpha + 255 * (1 - alpha)
+    white = white.reshape(n, height // block, block, width // block, block, 3)
+    return white.mean(axis=(2, 4)).round().astype(np.uint8)
 
 
 @lru_cache(maxsize=2)

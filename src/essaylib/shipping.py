@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from essaylib import beliefs, claims, corpus, features, models, paths, residuals
+from essaylib import (
+    beliefs,
+    claims,
+    corpus,
+    duplicates,
+    features,
+    models,
+    partings,
+    paths,
+    residuals,
+)
 from essaylib.measures import ledger
 from essaylib.statistics import loss
 
@@ -16,7 +26,8 @@ def ship(device: str = "auto") -> list[Path]:
     """Put everything in data/features, in place of other weights'; return the files.
 
     The autoencoder's latents and residuals; the vectors of the CLIP that conditions the embedded
-    model and of the one that never heard of vendors; what was read of the U-Net's estimates.
+    model and of the one that never heard of vendors; what was read of the U-Net's estimates; the
+    overlaps of the chapter on the U-Net and the near-duplicates of the one on copies.
     """
     pipe, data = models.load(device=device), corpus.load()
     files = residuals.ship(pipe.vae)
@@ -28,4 +39,5 @@ def ship(device: str = "auto") -> list[Path]:
     latents = features.corpus_latents(pipe.vae, drawn)
     latents = latents.reshape(CONCEPTS, -1, *latents.shape[1:])
     other = loss.others(drawn.table.subgroup.to_numpy()[::4])
-    return files + beliefs.ship(pipe, drawn, latents, other, first)
+    files += beliefs.ship(pipe, drawn, latents, other, first)
+    return [*files, duplicates.ship(pipe), partings.ship(pipe)]

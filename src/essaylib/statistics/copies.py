@@ -11,6 +11,7 @@ import pandas as pd
 from essaylib import claims, interventions
 from essaylib.errors import EssayError
 from essaylib.measures import bootstrap, neighbours, permutation, variance
+from essaylib.rechecked import ALL, Rows
 
 SIDE = 32
 """Side of the pictures, in pixels, between which a near-copy is sought."""
@@ -33,13 +34,15 @@ class Limits:
     duplicates: np.ndarray
 
 
-def near_duplicates(pipe: Any, drawings: np.ndarray, seed: int = 0) -> np.ndarray:
+def near_duplicates(pipe: Any, drawings: np.ndarray, seed: int = 0, rows: Rows = ALL) -> np.ndarray:
     """Each drawing (n, H, W, 3), uint8, through the autoencoder, then shifted by up to two pixels.
 
     To either side and up or down, evenly drawn (as `variance.misregistered` does). Floats.
+    rows: the drawings that are asked for, each shifted as among all.
     """
-    blurred = printed(pipe, drawings)
-    return variance.misregistered(blurred, copies=1, shift=SHIFT, zoom=0, seed=seed)[:, 0]
+    blurred = drawings.copy()
+    blurred[rows] = printed(pipe, drawings[rows])
+    return variance.misregistered(blurred, copies=1, shift=SHIFT, zoom=0, seed=seed)[rows, 0]
 
 
 def printed(pipe: Any, drawings: np.ndarray) -> np.ndarray:
@@ -50,22 +53,38 @@ def printed(pipe: Any, drawings: np.ndarray) -> np.ndarray:
 def limits(drawings: np.ndarray, duplicates: np.ndarray) -> Limits:
     """Fix both thresholds on every second drawing and its near-duplicate; try them on the others.
 
-    Both arrays (n, H, W, 3). A threshold is the 95th percentile of the distances; for
-    patches, of the drawing's patches from the same places of its near-duplicate, flat ones left
-    out.
+    Both arrays (n, H, W, 3); see `limits_of`.
     """
     if len(drawings) < 4 or drawings.shape != duplicates.shape:
         raise EssayError("Thresholds need four drawings or more, each with its near-duplicate.")
-    apart = neighbours.distance(
+    return limits_of(*apart(drawings, duplicates))
+
+
+def apart(drawings: np.ndarray, duplicates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distances of drawings (n, H, W, 3) from their near-duplicates: whole (n,), and by patch.
+
+    The second (n, cells) is of each of the drawing's patches from the same place of its
+    near-duplicate; -1 where the drawing's is flat.
+    """
+    whole = neighbours.distance(
         neighbours.shrunk(drawings, SIDE), neighbours.shrunk(duplicates, SIDE)
     )
-    limit = neighbours.threshold(apart[::2])
-    cut = neighbours.patches(drawings[::2], PATCH)
-    other = neighbours.patches(duplicates[::2], PATCH, flat=0)
-    cells = len(other.pixels) // len(duplicates[::2])
-    places = cut.owner * cells + cut.place
-    pieces = neighbours.threshold(neighbours.distance(cut.pixels, other.pixels[places]))
-    return Limits(limit, pieces, float((apart[1::2] < limit).mean()), apart)
+    cut = neighbours.patches(drawings, PATCH)
+    other = neighbours.patches(duplicates, PATCH, flat=0)
+    pieces = np.full((len(drawings), len(other.pixels) // len(drawings)), -1.0)
+    places = cut.owner * pieces.shape[1] + cut.place
+    pieces[cut.owner, cut.place] = neighbours.distance(cut.pixels, other.pixels[places])
+    return whole, pieces
+
+
+def limits_of(whole: np.ndarray, pieces: np.ndarray) -> Limits:
+    """Fix both thresholds on every second drawing's distances (`apart`); try them on the others.
+
+    A threshold is the 95th percentile of the distances; flat patches are left out.
+    """
+    limit, uneven = neighbours.threshold(whole[::2]), pieces[::2][pieces[::2] >= 0]
+    recognised = float((whole[1::2] < limit).mean())
+    return Limits(limit, neighbours.threshold(uneven), recognised, whole)
 
 
 def minority(

@@ -11,6 +11,7 @@ import torch
 from essaylib import activations, claims, features
 from essaylib.errors import EssayError
 from essaylib.measures import bootstrap, overlap, permutation
+from essaylib.rechecked import ALL, Rows
 
 TIMESTEPS = (200, 400, 600)
 TRAINED, UNTRAINED, COLOUR = METHODS = ("trained", "untrained", "colour")
@@ -22,17 +23,19 @@ def overlaps(
     masks: np.ndarray,
     seed: int = 0,
     timesteps: Sequence[int] = TIMESTEPS,
+    rows: Rows = ALL,
 ) -> dict[str, np.ndarray]:
     """Return the overlap with the masks, (n, timesteps), of each way of parting a noised drawing.
 
     latents (n, C, h, w) of composites; masks bool (n, H, W) of where their figures are. `trained`
     and `untrained` part the decoder's features by two-means, `colour` the noised latent itself.
+    rows: the drawings that are asked for, each as it is parted among all.
     """
     born = features.untrained(pipe.unet, seed).to(pipe.unet.device)
     return {
-        TRAINED: of_network(pipe, latents, masks, seed, timesteps),
-        UNTRAINED: of_network(pipe, latents, masks, seed, timesteps, born),
-        COLOUR: of_colour(pipe, latents, masks, seed, timesteps),
+        TRAINED: of_network(pipe, latents, masks, seed, timesteps, rows=rows),
+        UNTRAINED: of_network(pipe, latents, masks, seed, timesteps, born, rows),
+        COLOUR: of_colour(pipe, latents, masks, seed, timesteps, rows),
     }
 
 
@@ -43,6 +46,7 @@ def of_network(
     seed: int = 0,
     timesteps: Sequence[int] = TIMESTEPS,
     unet: Any = None,
+    rows: Rows = ALL,
 ) -> np.ndarray:
     """Return the overlap (n, timesteps) of two clusters of a decoder's features with the masks.
 
@@ -53,7 +57,7 @@ def of_network(
     def held(noisy: torch.Tensor, timestep: int) -> np.ndarray:
         return activations.joined(activations.decoder(pipe, noisy, timestep, unet))
 
-    return _overlap(pipe, latents, masks, seed, timesteps, held)
+    return _overlap(pipe, latents, masks, seed, timesteps, held, rows)
 
 
 def of_colour(
@@ -62,9 +66,10 @@ def of_colour(
     masks: np.ndarray,
     seed: int = 0,
     timesteps: Sequence[int] = TIMESTEPS,
+    rows: Rows = ALL,
 ) -> np.ndarray:
     """Return the overlap (n, timesteps) of two clusters of the noised latent with the masks."""
-    return _overlap(pipe, latents, masks, seed, timesteps, lambda noisy, _: noisy.numpy())
+    return _overlap(pipe, latents, masks, seed, timesteps, lambda noisy, _: noisy.numpy(), rows)
 
 
 def figure(
@@ -96,10 +101,11 @@ def _overlap(
     seed: int,
     timesteps: Sequence[int],
     held: Callable[[torch.Tensor, int], np.ndarray],
+    rows: Rows,
 ) -> np.ndarray:
-    columns = []
+    columns, masks = [], masks[rows]
     for timestep in timesteps:
-        noisy = activations.noised(pipe, latents, timestep, seed)
+        noisy = activations.noised(pipe, latents, timestep, seed)[rows]
         parts = activations.parted(held(noisy, timestep), masks.shape[1:], seed)
         columns.append(overlap.best_labelling(parts, masks)[0])
     return np.stack(columns, axis=1)
