@@ -253,6 +253,8 @@ def test_open_without_jupyterlab_names_the_cure(book, monkeypatch):
     done = CliRunner().invoke(cli.app, ["open", "one"])
     assert done.exit_code == 2 and "pip install -e '.[lab]'" in done.stderr
     assert not (book / "notebooks").exists()
+    done = CliRunner().invoke(cli.app, ["open", "nonesuch"])
+    assert done.exit_code == 2 and "There is no chapter nonesuch" in done.stderr
 
 
 def test_new_writes_a_chapter_of_its_own_name(book):

@@ -53,11 +53,11 @@ def copy(id: str, fresh: bool = False) -> Path:
 
 def jupyterlab(id: str, fresh: bool = False) -> int:
     """Open a reader's copy of a chapter in JupyterLab; return its exit status once it is closed."""
-    notebook = copy(id, fresh)
+    chapters([id])  # an unknown one is said first
     if importlib.util.find_spec("jupyterlab") is None:
         raise EssayError(
             "JupyterLab is not installed. In the book's folder: "
             f"{sys.executable} -m pip install -e '.[lab]'"
         )
-    command = [sys.executable, "-m", "jupyterlab", str(notebook)]
+    command = [sys.executable, "-m", "jupyterlab", str(copy(id, fresh))]
     return subprocess.run(command, cwd=paths.root()).returncode
