@@ -70,15 +70,7 @@ def machine() -> dict[str, Any]:
 
 
 def git() -> dict[str, Any] | None:
-    """The commit of the book and whether its files are as committed; None outside of git.
-
-    Asked once in a process: the code that runs is what it was when the process began.
-    """
-    return _git_state(paths.root())
-
-
-@lru_cache(maxsize=8)
-def _git_state(root: Path) -> dict[str, Any] | None:
+    """The commit of the book and whether its files are as committed; None outside of git."""
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return None
