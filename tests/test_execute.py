@@ -387,7 +387,14 @@ def test_an_interrupted_run_is_resumed(book):
     )
     command = [ESSAY, "run", "--jobs", "1"]
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+        # A shell that runs the tests in the background has them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     _until(lambda: (book.root / "begun").exists())
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
