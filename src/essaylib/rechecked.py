@@ -46,11 +46,8 @@ def load(kind: str, key: str, count: int, make: Callable[[Rows], Arrays]) -> Arr
 
 def ship(kind: str, key: str, arrays: Arrays) -> Path:
     """Put arrays with the book as float32, in place of others of their kind; return the file."""
-    path = store.shipped() / _name(kind, key)
     small = {name: values.astype(np.float32) for name, values in arrays.items()}
-    store.write_whole(path, lambda part: _write(part, small))
-    for old in set(path.parent.glob(_name(kind, "*"))) - {path}:
-        old.unlink()
+    (path,) = store.ship(_name(kind, "*"), {_name(kind, key): lambda part: _write(part, small)})
     return path
 
 

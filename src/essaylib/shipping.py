@@ -38,6 +38,6 @@ def ship(device: str = "auto") -> list[Path]:
     drawn = loss.complete(data, CONCEPTS, first)
     latents = features.corpus_latents(pipe.vae, drawn)
     latents = latents.reshape(CONCEPTS, -1, *latents.shape[1:])
-    other = loss.others(drawn.table.subgroup.to_numpy()[::4])
+    other = loss.others(drawn.table.subgroup.to_numpy()[:: len(corpus.VENDORS)])
     files += beliefs.ship(pipe, drawn, latents, other, first)
     return [*files, duplicates.ship(pipe), partings.ship(pipe)]

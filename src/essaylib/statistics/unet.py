@@ -104,8 +104,9 @@ def _overlap(
     rows: Rows,
 ) -> np.ndarray:
     columns, masks = [], masks[rows]
+    seeds = seed + np.arange(len(latents))[rows]
     for timestep in timesteps:
-        noisy = activations.noised(pipe, latents, timestep, seed)[rows]
+        noisy = activations.noised(pipe, latents[rows], timestep, seeds)
         parts = activations.parted(held(noisy, timestep), masks.shape[1:], seed)
         columns.append(overlap.best_labelling(parts, masks)[0])
     return np.stack(columns, axis=1)
