@@ -178,9 +178,9 @@ def augment(
     n = len(pixels)
     strength = torch.ones(n) if strength is None else strength
 
-    def jitter(low: float, high: float, around: float = 0.0) -> torch.Tensor:
-        drawn = low + (high - low) * torch.rand(n, generator=rng)
-        return around + strength * (drawn - around)
+    def jitter(low: float, high: float, around: float = 0.0, *shape: int) -> torch.Tensor:
+        drawn = low + (high - low) * torch.rand(n, *shape, generator=rng)
+        return around + strength.view(n, *(1 for _ in shape)) * (drawn - around)
 
     angle, scale = jitter(-0.2, 0.2), jitter(0.85, 1.25, around=1.0)
     cos, sin = scale * angle.cos(), scale * angle.sin()
@@ -191,9 +191,6 @@ def augment(
     grid = F.affine_grid(matrix, list(pixels.shape), align_corners=False)
     # Paper is 1: move the origin there so that what enters from outside is paper.
     pixels = 1 + F.grid_sample(pixels - 1, grid, align_corners=False)
-    colours = [
-        torch.stack([jitter(a, b, c) for _ in range(3)], dim=1)[..., None, None]
-        for a, b, c in ((0.8, 1.1, 1.0), (-0.15, 0.15, 0.0))
-    ]
-    pixels = 1 + colours[0] * (pixels - 1) + colours[1] * (pixels < 0.95)
+    gain, shift = jitter(0.8, 1.1, 1.0, 3, 1, 1), jitter(-0.15, 0.15, 0.0, 3, 1, 1)
+    pixels = 1 + gain * (pixels - 1) + shift * (pixels < 0.95)
     return pixels + 0.05 * torch.randn(pixels.shape, generator=rng)
