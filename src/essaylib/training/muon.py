@@ -43,18 +43,23 @@ def orthogonalise(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
     Newton-Schulz iteration of a quintic whose coefficients were chosen for speed, not for
     exactness (the values end between about 0.7 and 1.2): Jordan et al. (2024), "Muon: an optimizer
-    for hidden layers in neural networks".
+    for hidden layers in neural networks". Every iterate is a polynomial in the Gram matrix times
+    the matrix, so the iteration runs on the Gram matrix, the smaller of the two, and the matrix
+    is multiplied once.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrix / (matrix.norm() + 1e-7)
-    # Directions matter here, not digits; where bfloat16 is fast this was half of a step.
-    x = x.to(torch.bfloat16 if fast_bfloat16(matrix.device) else matrix.dtype)
     tall = x.shape[0] > x.shape[1]
     x = x.mT if tall else x
+    gram = x @ x.mT
+    one = torch.eye(len(gram), dtype=x.dtype, device=x.device)
+    product = one
     for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).to(matrix.dtype)
+        factor = a * one + b * gram + c * gram @ gram
+        product = factor @ product
+        gram = factor @ gram @ factor
+    x = product @ x
+    return x.mT if tall else x
 
 
 def fast_bfloat16(device: torch.device | str) -> bool:
