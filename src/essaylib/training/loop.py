@@ -21,7 +21,7 @@ from torch import nn
 from tqdm import tqdm
 
 from essaylib.errors import EssayError
-from essaylib.training.muon import Muon, fast_bfloat16
+from essaylib.training.muon import Muon
 
 OUTER = (
     "embedding",
@@ -195,7 +195,8 @@ def build_optimisers(module: nn.Module, lr: float) -> list[torch.optim.Optimizer
 def precision(device: str):
     """Return autocast to bfloat16 where the hardware multiplies it fast, else full precision."""
     kind = torch.device(device).type
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=fast_bfloat16(device))
+    fast = kind == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=fast)
 
 
 class swapped:

@@ -52,16 +52,10 @@ def orthogonalise(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
     tall = x.shape[0] > x.shape[1]
     x = x.mT if tall else x
     gram = x @ x.mT
-    one = torch.eye(len(gram), dtype=x.dtype, device=x.device)
-    product = one
+    product = one = torch.eye(len(gram), dtype=x.dtype, device=x.device)
     for _ in range(steps):
         factor = a * one + b * gram + c * gram @ gram
         product = factor @ product
         gram = factor @ gram @ factor
     x = product @ x
     return x.mT if tall else x
-
-
-def fast_bfloat16(device: torch.device | str) -> bool:
-    """Whether the hardware multiplies bfloat16 faster than full precision."""
-    return torch.device(device).type == "cuda" or torch.cpu._is_avx512_bf16_supported()
