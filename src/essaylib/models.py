@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.version import Version
 
-from essaylib import hub, paths, weights
+from essaylib import hub, memory, paths, weights
 from essaylib.errors import EssayError
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def load(
     """
     spec = resolve(model)
     device = pick_device(device)
+    memory.keep_freed()
     place = folder(spec) or _fetch(spec)
     used = weights.files(place)
     weights.check(place, used)

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from essaylib import memory
 from essaylib.errors import EssayError
 from essaylib.training.muon import Muon
 
@@ -99,6 +100,7 @@ def train(stage: Stage, schedule: Schedule) -> dict:
     Writes `<folder>/<name>.csv` (step, seconds, rate, loss and the stage's own numbers) and
     `<folder>/<name>.pt` (weights, averages, optimiser, step). Returns what `record` returns.
     """
+    memory.keep_freed()
     torch.manual_seed(schedule.seed)
     stage.folder.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in stage.modules.parameters() if p.requires_grad]
