@@ -248,6 +248,17 @@ def sheets(pipe, data: Corpus) -> None:
     held_out = data.where(split="held_out").take(range(0, 233, 15))
     made = draw(pipe, [caption(c, v) for c, v in zip(*asked(held_out), strict=True)])
     save(np.concatenate([held_out.rgb(), made]), len(held_out), folder / "held_out.webp")
+    learning(folder / "learning.webp")
+
+
+def learning(path: Path, rows: int = 8) -> None:
+    """Stack what the U-Net drew at intervals while it learned, in equal strides, the last below."""
+    kept = sorted((FOLDER / "history" / "samples").glob("*.webp"))
+    if not kept:
+        return
+    chosen = np.linspace(0, len(kept) - 1, min(rows, len(kept))).round().astype(int)
+    strips = [np.asarray(Image.open(kept[i]).convert("RGB")) for i in chosen]
+    Image.fromarray(np.concatenate(strips)).save(path, quality=88, method=6)
 
 
 def save(images: np.ndarray, columns: int, path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from essaylib import judge as judging
 from essaylib.errors import EssayError
-from essaylib.judge import UNSURE, Judge, Network, decide
+from essaylib.judge import SHADES, SIDE, TRAITS, UNSURE, Judge, Network, decide, traits
 
 
 @pytest.fixture
@@ -38,6 +38,32 @@ def test_what_is_unsure_counts_as_none(small_judge):
     found = small_judge(pictures(5))
     assert (found.concept == UNSURE).all()
     assert (found.best_concept >= 0).all() and (found.vendor >= 0).all()
+
+
+def test_paper_has_one_colour_and_no_ink():
+    found = traits(torch.ones(2, 3, SIDE, SIDE))
+    assert found.shape == (2, TRAITS)
+    palette, ink = found.split([SHADES**3, 2 * SIDE], dim=1)
+    assert torch.allclose(palette[:, -1], torch.ones(2)) and palette[:, :-1].abs().max() == 0
+    assert ink.abs().max() == 0
+
+
+def test_a_palette_is_shares_of_colours_and_margins_are_where_the_ink_is():
+    red = torch.ones(1, 3, SIDE, SIDE)
+    red[:, 1:, 16:48, 16:48] = -1  # a quarter of the picture
+    palette, rows, columns = traits(red)[0].split([SHADES**3, SIDE, SIDE])
+    assert palette[(SHADES - 1) * SHADES**2].item() == pytest.approx(0.25**0.5)
+    assert palette.square().sum().item() == pytest.approx(1)
+    assert rows.tolist() == [0.0] * 16 + [1.0] * 32 + [0.0] * 16
+    assert torch.equal(rows, columns)
+
+
+def test_a_palette_does_not_see_places():
+    torch.manual_seed(0)
+    pixels = torch.rand(1, 3, SIDE, SIDE) * 2 - 1
+    moved = pixels.flatten(2)[..., torch.randperm(SIDE * SIDE)].view_as(pixels)
+    cut = SHADES**3
+    torch.testing.assert_close(traits(pixels)[:, :cut], traits(moved)[:, :cut])
 
 
 def test_decide():

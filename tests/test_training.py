@@ -5,9 +5,11 @@ import csv
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
+from PIL import Image
 from torch import nn
 
-from essaylib import corpus
+from essaylib import corpus, paths
 from essaylib.errors import EssayError
 from essaylib.training import autoencoder, clip, judge, tokenizer, unet
 from essaylib.training.loop import Schedule, Stage, build_optimisers, train
@@ -196,6 +198,38 @@ def test_shuffled_tiles_keep_every_pixel():
     assert np.array_equal(np.sort(out.reshape(3, -1)), np.sort(images.reshape(3, -1)))
 
 
+def test_maps_are_restyled_in_training_alone():
+    torch.manual_seed(0)
+    block = torch.nn.Conv2d(3, 8, 3)
+    maps = torch.randn(64, 8, 5, 5) * torch.rand(64, 1, 1, 1) + torch.rand(64, 1, 1, 1)
+    restyle = judge.Restyle(seed=0)
+    assert restyle(block.eval(), None, maps) is maps
+    out = restyle(block.train(), None, maps)
+    kept = [torch.allclose(a, b, atol=1e-5) for a, b in zip(out, maps, strict=True)]
+    assert 20 < sum(kept) < 60, "about half of the pictures"
+
+    def pattern(x):
+        x = x - x.mean(dim=(2, 3), keepdim=True)
+        return x / x.std(dim=(2, 3), keepdim=True)
+
+    torch.testing.assert_close(pattern(out), pattern(maps), atol=1e-3, rtol=1e-3)
+
+
+def test_vendors_are_learned_from_colours(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(judge, "VENDOR_SCHEDULE", Schedule(steps=60, lr=3e-3, batch=16, warmup=1))
+    unseen = corpus.load().where(split="validation").take(range(4))
+    concepts = list(dict.fromkeys(unseen.table.concept))
+    pictures = torch.full((2, 16, 64, 64, 3), 255, dtype=torch.uint8)
+    truth = torch.arange(16) % 4
+    for i, hand in enumerate(truth):
+        top = 8 + 2 * i  # each elsewhere: only the colour tells
+        pictures[:, i, top : top + 16, 10:50, :3] = torch.tensor([60 * hand, 90, 200 - 40 * hand])
+    made = judge.Judge(judge.Network(len(concepts), 4), judge.blank(concepts))
+    judge.manners(made, pictures, truth, unseen, Schedule(1, 1e-3, 1), tmp_path)
+    assert (made(pictures[0].numpy()).best_vendor == truth.numpy()).mean() > 0.9
+
+
 def test_the_unet_predicts_v_and_reads_the_caption():
     torch.manual_seed(0)
     model, noise = unet.build(), unet.scheduler()
@@ -206,3 +240,15 @@ def test_the_unet_predicts_v_and_reads_the_caption():
     assert value.ndim == 0 and torch.isfinite(value)
     assert not torch.equal(value, unet.error(model, noise, clean, eps, t, context.flip(0)))
     assert 10e6 < sum(p.numel() for p in model.parameters()) < 15e6
+
+
+def test_what_the_unet_draws_is_kept_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setattr(unet, "ASKED", ("pizza", "key"))
+    folder = paths.models() / "emoji-ldm"
+    vae = AutoencoderKL.from_pretrained(folder / "vae").float()
+    path = tmp_path / "samples" / "000250.webp"
+    torch.manual_seed(0)
+    unet.sample(unet.build().eval(), unet.Reader(folder, "cpu"), vae, path)
+    with Image.open(path) as sheet:
+        assert sheet.size == (256, 128)
+        assert np.asarray(sheet).std() > 1

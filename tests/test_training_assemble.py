@@ -34,6 +34,8 @@ def parts(tmp_path_factory):
     for name in assemble.STAGES:
         (folder / f"{name}.json").write_text(json.dumps(FACTS))
     (folder / "unet.csv").write_text("step,loss\n1,0.5\n")
+    (folder / "unet-samples").mkdir()
+    (folder / "unet-samples" / "000250.webp").write_bytes(b"a picture")
     return folder
 
 
@@ -55,6 +57,7 @@ def test_every_weight_file_is_summed_and_readable_by_all(assembled):
         assert len((folder / weights.SUMS).read_text().splitlines()) == len(files)
         assert all(file.stat().st_mode & 0o444 == 0o444 for file in files)
     assert (assembled / "history" / "unet.csv").is_file()
+    assert (assembled / "history" / "samples" / "01-000250.webp").is_file()
 
 
 def test_other_clips_and_unets_stand_beside_the_model(assembled):

@@ -3,6 +3,10 @@
 Adherence and concentration must not be scored by the CLIP that conditions the model, so they are
 scored by this one. It learnt from pixels alone: training drawings, their autoencoder round trips,
 blur and noise; never from CLIP features, never from generated images. It may say *unsure*.
+
+The two answers are read from different things. A concept is read from shapes. A vendor is read
+from palette and margins alone: a network that may look at shapes learns by heart who drew which
+drawing, and knows little of drawings that it has not seen.
 """
 
 from __future__ import annotations
@@ -21,6 +25,10 @@ from essaylib.errors import EssayError
 
 SIDE = 64
 """Width and height of a picture as the judge sees it, in pixels."""
+SHADES = 8
+"""Shades of each channel that the palette tells apart."""
+TRAITS = SHADES**3 + 2 * SIDE
+"""Numbers that the vendor is read from."""
 UNSURE = -1
 
 
@@ -40,8 +48,23 @@ class Block(nn.Module):
         return torch.relu(y + (self.skip(x) if self.skip is not None else x))
 
 
+class Manner(nn.Module):
+    """One hidden layer over palette and margins: (n, `TRAITS`) to vendor logits."""
+
+    def __init__(self, vendors: int, width: int = 256) -> None:
+        super().__init__()
+        # Traits are standardised; a colour that hardly ever occurs must not be blown up.
+        self.standard = nn.BatchNorm1d(TRAITS, eps=4e-4, affine=False)
+        self.hidden = nn.Linear(TRAITS, width)
+        self.drop = nn.Dropout(0.2)
+        self.out = nn.Linear(width, vendors)
+
+    def forward(self, traits: torch.Tensor) -> torch.Tensor:
+        return self.out(self.drop(torch.relu(self.hidden(self.standard(traits)))))
+
+
 class Network(nn.Module):
-    """A residual network with two heads: (n, 3, 64, 64) in [-1, 1] to concept and vendor logits."""
+    """Concept and vendor logits of pictures (n, 3, 64, 64) in [-1, 1]."""
 
     def __init__(self, concepts: int, vendors: int, widths=(32, 64, 128, 256)) -> None:
         super().__init__()
@@ -52,15 +75,31 @@ class Network(nn.Module):
         self.blocks = nn.Sequential(*(Block(a, b, 2 if a != b else 1) for a, b in sizes))
         self.drop = nn.Dropout(0.2)
         self.concept = nn.Linear(widths[-1], concepts)
-        self.vendor = nn.Linear(widths[-1], vendors)
+        self.vendor = Manner(vendors)
 
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return what both heads read: (n, 256), means over the last feature maps."""
+        """Return what the concept is read from: (n, 256), means over the last feature maps."""
         return self.blocks(self.stem(pixels)).mean(dim=(2, 3))
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        features = self.drop(self.features(pixels))
-        return self.concept(features), self.vendor(features)
+        return self.concept(self.drop(self.features(pixels))), self.vendor(traits(pixels))
+
+
+def traits(pixels: torch.Tensor) -> torch.Tensor:
+    """Return palette and margins of pictures: (n, 3, 64, 64) in [-1, 1] to (n, `TRAITS`).
+
+    The palette is the square root of a histogram of `SHADES` shades a channel, to which each pixel
+    counts in proportion to its nearness. The margins are the strongest ink, 0 to 1, of every row
+    and of every column.
+    """
+    values = ((pixels.clamp(-1, 1) + 1) / 2).flatten(2)
+    shades = torch.arange(SHADES, device=pixels.device)
+    near = (1 - ((SHADES - 1) * values[..., None] - shades).abs()).clamp_min(0)
+    red, green, blue = near.unbind(1)
+    pairs = (green[..., :, None] * blue[..., None, :]).flatten(2)
+    palette = (red.mT @ pairs).flatten(1) / values.shape[-1]
+    ink = 1 - values.unflatten(2, pixels.shape[2:]).amin(1)
+    return torch.cat([palette.clamp_min(0).sqrt(), ink.amax(2), ink.amax(1)], dim=1)
 
 
 @dataclass(frozen=True)
@@ -69,7 +108,7 @@ class Judgement:
 
     `concept` and `vendor` are indices (n,), `UNSURE` where the judge will not say; `best_concept`
     and `best_vendor` are its first guesses whether it is sure or not. Probabilities are (n, k);
-    `features` (n, 256) are what both answers were read from.
+    `features` (n, 256) are what the concept was read from.
     """
 
     concept: np.ndarray
@@ -105,7 +144,7 @@ class Judge:
         try:
             settings = json.loads((folder / "judge.json").read_text())
             network = Network(len(settings["concepts"]), len(settings["vendors"]))
-            network.load_state_dict(load_file(folder / "judge.safetensors"), strict=False)
+            network.load_state_dict(load_file(folder / "judge.safetensors"))
         except FileNotFoundError as error:
             raise EssayError(f"The judge is incomplete: no {error.filename}. {cure}") from error
         except (SafetensorError, json.JSONDecodeError, RuntimeError, KeyError) as error:
@@ -137,9 +176,10 @@ class Judge:
         """Return uncalibrated logits of concept and vendor, and features, of uint8 pictures."""
         found = []
         for batch in torch.from_numpy(np.ascontiguousarray(images)).split(256):
-            features = self.network.features(prepare(batch))
-            heads = self.network.concept(features), self.network.vendor(features)
-            found.append((*heads, features))
+            pixels = prepare(batch)
+            features = self.network.features(pixels)
+            vendor = self.network.vendor(traits(pixels))
+            found.append((self.network.concept(features), vendor, features))
         return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
     def __call__(self, images: np.ndarray) -> Judgement:

@@ -16,7 +16,7 @@ from essaylib import corpus, paths
 from essaylib.training.loop import made
 from essaylib.training.unet import scheduler
 
-STAGES = ("clip", "autoencoder", "judge", "unet")
+STAGES = ("clip", "autoencoder", "judge", "judge-vendor", "unet")
 CLIPS = {
     "clip-unnamed": "clip-unnamed",
     "clip-first": "clip-halves/first",
@@ -60,6 +60,7 @@ def run(parts: Path = Path("checkpoints"), out: Path | None = None, frozen: bool
         if log.stem not in CLIPS:
             shutil.copy(log, history / log.name)
     write_record(parts, out, frozen)
+    keep_samples(parts / "unet-samples", out)
     write_sums(out)
     judge = out.parent / "judge"
     shutil.copytree(parts / "judge", judge, dirs_exist_ok=True)
@@ -68,9 +69,24 @@ def run(parts: Path = Path("checkpoints"), out: Path | None = None, frozen: bool
         if (parts / name / "config.json").is_file():
             copy_clip(parts, name, out.parent / place)
     for folder in sorted(parts.glob("unet-*")):
-        if not folder.name.removeprefix("unet-").endswith("-early"):
+        if (folder / "config.json").is_file() and not is_early(folder.name):
             copy_unet(folder, out.parent / folder.name)
     return out
+
+
+def keep_samples(samples: Path, out: Path) -> None:
+    """Copy what the U-Net drew as it learned to `history/samples`, named by stretch and step."""
+    unet = json.loads((out / "training.json").read_text())["stages"].get("unet", {})
+    stretch = 1 + len(unet.get("before", []))
+    for picture in sorted(samples.glob("*.webp")):
+        place = out / "history" / "samples" / f"{stretch:02d}-{picture.name}"
+        place.parent.mkdir(exist_ok=True)
+        shutil.copy(picture, place)
+
+
+def is_early(name: str) -> bool:
+    """Whether a folder holds the earlier weights of a U-Net other than the embedded model's."""
+    return name.removeprefix("unet-").endswith("-early")
 
 
 def copy_unet(part: Path, place: Path) -> None:

@@ -140,6 +140,7 @@ def judge(
     device: Device = "auto",
     threads: Threads = None,
     parts: Parts = PARTS,
+    from_committed: Committed = False,
 ):
     """Train the judge on drawings and the autoencoder's round trips of them.
 
@@ -151,6 +152,7 @@ def judge(
         schedule(stage.SCHEDULE, threads, steps, minutes, lr, batch, seed, device),
         parts,
         parts / "vae",
+        paths.models() / "judge" if from_committed else None,
     ).save(parts / "judge")
 
 
@@ -167,6 +169,12 @@ def unet(
     from_committed: Committed = False,
     without: Annotated[str | None, typer.Option(help="Leave out one vendor's drawings.")] = None,
     name: Annotated[str, typer.Option(help="Name of the result in the working folder.")] = "unet",
+    small: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of the run on half-size drawings; the recipe's if none."
+        ),
+    ] = None,
 ):
     """Train the U-Net on the autoencoder's latents and CLIP's reading of the captions.
 
@@ -178,6 +186,7 @@ def unet(
         schedule(stage.SCHEDULE, threads, steps, minutes, lr, batch, seed, device),
         parts,
         parts,
+        small=stage.SMALL if small is None else small,
         without=without,
         start=paths.models() / "emoji-ldm" / "unet" if from_committed else None,
         name=name,

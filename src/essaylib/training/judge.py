@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,65 +12,131 @@ from diffusers import AutoencoderKL
 
 from essaylib import corpus, features
 from essaylib.corpus import VENDORS
-from essaylib.judge import SIDE, Judge, Network
-from essaylib.training.clip import augment
+from essaylib.judge import SIDE, Judge, Network, traits
+from essaylib.training.clip import augment, to_pixels
 from essaylib.training.loop import Schedule, Stage, made, train
 
 SCHEDULE = Schedule(steps=7000, lr=3e-3, batch=128, warmup=200, decay=0.8, ema=0.998)
+VENDOR_SCHEDULE = Schedule(steps=1500, lr=1e-3, batch=512, warmup=50, decay=0.8)
 NONSENSE = 0.05
 """Share of meaningless pictures that the judge may name."""
 MILD = 0.2
-"""How far half of the pictures are jittered: a vendor is known by its palette and its margins."""
+"""How far pictures are jittered from which a vendor is learned, which is known by its palette."""
+VIEWS = 4
+"""Jittered views of each drawing, and of each round trip, from which a vendor is learned."""
 
 
 def run(
     schedule: Schedule = SCHEDULE,
     folder: Path = Path("checkpoints"),
     vae: Path = Path("checkpoints/vae"),
+    start: Path | None = None,
 ) -> Judge:
     """Train on `train` drawings and their autoencoder round trips; return a calibrated judge.
 
-    Half of each batch is jittered strongly, so that a concept is known whatever its colours and
-    place; from the other half, which keeps them, the vendor is learned.
+    `start` is a folder of committed weights to go on from. The vendor is always learned anew: it
+    takes half a minute.
     """
     data = corpus.load()
     concepts = list(dict.fromkeys(data.table.concept))
     learnt, unseen = data.where(split="train"), data.where(split="validation")
     decoder = AutoencoderKL.from_pretrained(made(vae)).to(schedule.device)
     pictures = torch.stack([small(learnt.rgb()), small(decoded(decoder, learnt))])
+    network = Judge.load(start).network if start else Network(len(concepts), len(VENDORS))
+    network.to(schedule.device, memory_format=torch.channels_last)
     truth = labels(learnt, concepts)
-    network = Network(len(concepts), len(VENDORS)).to(schedule.device)
-    rng = np.random.default_rng(schedule.seed)
-    torch_rng = torch.Generator().manual_seed(schedule.seed)
-    kept = torch.arange(schedule.batch) < (schedule.batch + 1) // 2
-    strength = torch.where(kept, MILD, 1.0)
-
-    def loss(step: int, progress: float):
-        chosen = rng.integers(len(learnt), size=schedule.batch)
-        drawn = pictures[rng.integers(2, size=schedule.batch), chosen]
-        pixels = augment(drawn, torch_rng, strength)
-        if rng.random() < 0.3:
-            pixels = F.avg_pool2d(pixels, 3, stride=1, padding=1, count_include_pad=False)
-        concept, vendor = network(cover(pixels, rng).to(schedule.device))
-        pairs = ((concept, truth[0][chosen]), (vendor[kept], truth[1][chosen[kept.numpy()]]))
-        parts = [F.cross_entropy(a, b.to(a.device), label_smoothing=0.1) for a, b in pairs]
-        return parts[0] + 0.5 * parts[1], {"concept": parts[0], "vendor": parts[1]}
-
-    def validate() -> dict:
-        judge = Judge(network, blank(concepts))
-        found = judge(unseen.rgb())
-        network.train()
-        c, v = (x.numpy() for x in labels(unseen, concepts))
-        return {
-            "top1": (found.best_concept == c).mean(),
-            "vendor_top1": (found.best_vendor == v).mean(),
-        }
-
-    train(Stage("judge", network, loss, folder, validate, every=250), schedule)
-    settle(network, pictures, torch_rng)
-    judge = Judge(network.cpu(), blank(concepts))
+    judge = Judge(network, blank(concepts))
+    shapes(judge, pictures, truth[0], unseen, schedule, folder, start)
+    manners(judge, pictures, truth[1], unseen, schedule, folder)
+    network.cpu().eval()
     calibrate(judge, unseen, decoded(decoder, unseen))
     return judge
+
+
+def shapes(judge: Judge, pictures, truth, unseen, schedule: Schedule, folder: Path, start) -> None:
+    """Teach concepts, whatever the colours, the place and the house style.
+
+    pictures: uint8 (2, n, 64, 64, 3), drawings and their round trips; truth: (n,).
+    """
+    network, n = judge.network, len(truth)
+    network.vendor.requires_grad_(False)
+    rng = np.random.default_rng(schedule.seed)
+    torch_rng = torch.Generator().manual_seed(schedule.seed)
+    mixing = network.blocks[0].register_forward_hook(Restyle(schedule.seed))
+
+    def loss(step: int, progress: float):
+        chosen = rng.integers(n, size=schedule.batch)
+        pixels = augment(pictures[rng.integers(2, size=schedule.batch), chosen], torch_rng)
+        if rng.random() < 0.3:
+            pixels = F.avg_pool2d(pixels, 3, stride=1, padding=1, count_include_pad=False)
+        pixels = cover(pixels, rng).to(schedule.device, memory_format=torch.channels_last)
+        said = network.concept(network.drop(network.features(pixels)))
+        return F.cross_entropy(said, truth[chosen].to(said.device), label_smoothing=0.1), {}
+
+    def validate() -> dict:
+        network.eval()
+        right = judge(unseen.rgb()).best_concept == labels(unseen, judge.concepts)[0].numpy()
+        network.train()
+        return {"top1": right.mean()}
+
+    network.train()
+    train(Stage("judge", network, loss, folder, validate, every=250, start=start), schedule)
+    mixing.remove()
+    settle(network, pictures, torch_rng)
+
+
+class Restyle:
+    """A forward hook that lends half of a batch's feature maps the means and spreads of others.
+
+    A house style shows in them; what survives the exchange is the concept (Zhou et al. 2021,
+    "Domain generalization with MixStyle").
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def __call__(self, module: torch.nn.Module, _, maps: torch.Tensor) -> torch.Tensor:
+        if not module.training:
+            return maps
+        n = len(maps)
+        mean = maps.mean(dim=(2, 3), keepdim=True).detach()
+        spread = (maps.var(dim=(2, 3), keepdim=True) + 1e-6).sqrt().detach()
+        other = torch.from_numpy(self.rng.permutation(n))
+        own = self.rng.beta(0.1, 0.1, n)
+        own[self.rng.random(n) < 0.5] = 1
+        own = torch.from_numpy(own).to(maps)[:, None, None, None]
+        whitened = (maps - mean) / spread
+        return whitened * spread.lerp(spread[other], 1 - own) + mean.lerp(mean[other], 1 - own)
+
+
+def manners(judge: Judge, pictures, truth, unseen, schedule: Schedule, folder: Path) -> None:
+    """Teach vendors, from the palette and the margins of mildly jittered pictures.
+
+    pictures: uint8 (2, n, 64, 64, 3), drawings and their round trips; truth: (n,).
+    """
+    schedule = replace(VENDOR_SCHEDULE, seed=schedule.seed, device=schedule.device)
+    manner, n = judge.network.vendor.requires_grad_(True), len(truth)
+    rng = np.random.default_rng(schedule.seed)
+    views = [to_pixels(part) for part in pictures]
+    torch_rng = torch.Generator().manual_seed(schedule.seed)
+    views += [
+        augment(part, torch_rng, torch.full((n,), MILD)) for part in pictures for _ in range(VIEWS)
+    ]
+    seen = torch.stack([torch.cat([*map(traits, view.split(128))]) for view in views])
+
+    def loss(step: int, progress: float):
+        chosen = rng.integers(n, size=schedule.batch)
+        drawn = seen[rng.integers(len(seen), size=schedule.batch), chosen]
+        said = manner(drawn.to(schedule.device))
+        return F.cross_entropy(said, truth[chosen].to(said.device), label_smoothing=0.05), {}
+
+    def validate() -> dict:
+        manner.eval()
+        right = judge(unseen.rgb()).best_vendor == labels(unseen, judge.concepts)[1].numpy()
+        manner.train()
+        return {"vendor_top1": right.mean()}
+
+    train(Stage("judge-vendor", manner.train(), loss, folder, validate, every=500), schedule)
 
 
 def small(images: np.ndarray) -> torch.Tensor:
@@ -115,7 +182,7 @@ def settle(network: Network, pictures: torch.Tensor, rng: torch.Generator) -> No
     network.train()
     device = next(network.parameters()).device
     for part in pictures.flatten(0, 1)[::3].split(256):
-        network(augment(part, rng, torch.full((len(part),), MILD)).to(device))
+        network.features(augment(part, rng, torch.full((len(part),), MILD)).to(device))
     network.eval()
 
 

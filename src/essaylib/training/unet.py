@@ -11,11 +11,17 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.models.attention_processor import AttnProcessor
+from PIL import Image
 from transformers import CLIPModel, CLIPTokenizer
 
-from essaylib import corpus
+from essaylib import corpus, repro
 from essaylib.errors import EssayError
 from essaylib.training.autoencoder import to_signed
 from essaylib.training.loop import Schedule, Stage, made, train
@@ -28,6 +34,17 @@ EARLY = 0.7
 """Share of the run after which the weights are kept once as an earlier, weaker version."""
 EMPTY = 0.1
 """Share of the captions left empty, so that the network also learns to draw unasked."""
+ASKED = (
+    "grinning face",
+    "dog face",
+    "pizza",
+    "red heart",
+    "evergreen tree",
+    "automobile",
+    "key",
+    "fire",
+)
+"""Concepts drawn at intervals, always from the same noises, so that learning itself can be seen."""
 
 
 def build() -> UNet2DConditionModel:
@@ -76,7 +93,8 @@ def run(
 
     `parts` holds the trained `tokenizer`, `clip` and `vae`. `without` leaves one vendor's
     drawings out. `start` is a folder of committed weights to go on from. The weights at `EARLY`
-    of the run stay in the folder `<name>-early`: autoguidance needs a weaker version. Raises
+    of the run stay in the folder `<name>-early`: autoguidance needs a weaker version; what the
+    network draws at intervals, in `<name>-samples`. Raises
     `EssayError` for an unknown vendor and for a part that has not been trained.
     """
     if without is not None and without not in corpus.VENDORS:
@@ -94,11 +112,11 @@ def run(
     vae = AutoencoderKL.from_pretrained(made(parts / "vae")).to(schedule.device)
     latents = {side: encode(vae, learnt, 8 * side) for side in (8, 16)}
     fixed = encode(vae, unseen, 128)
-    reached = 0.0
+    reached, taken = 0.0, 0
 
     def loss(step: int, progress: float):
-        nonlocal reached
-        reached = progress
+        nonlocal reached, taken
+        reached, taken = progress, step + 1
         side = 8 if progress < small else 16
         chosen = rng.integers(len(learnt), size=schedule.batch)
         text = captions(learnt.table.iloc[chosen], rng)
@@ -113,6 +131,7 @@ def run(
         early = folder / f"{name}-early"
         if reached >= EARLY and not early.exists():
             unet.save_pretrained(early)
+        sample(unet, read, vae, folder / f"{name}-samples" / f"{taken:06d}.webp")
         draw = torch.Generator().manual_seed(1)
         t = torch.linspace(50, 950, len(fixed)).long()
         eps = torch.randn(fixed.shape, generator=draw)
@@ -137,6 +156,18 @@ def encode(vae: AutoencoderKL, data: corpus.Corpus, side: int) -> torch.Tensor:
     pixels = to_signed(torch.from_numpy(data.rgb(size=side)))
     coded = [vae.encode(p.to(vae.device)).latent_dist.mode() for p in pixels.split(64)]
     return (torch.cat(coded) * vae.config.scaling_factor).contiguous().cpu()
+
+
+def sample(unet: UNet2DConditionModel, read: Reader, vae: AutoencoderKL, path: Path) -> None:
+    """Draw `ASKED`, each in one vendor's manner, and keep them side by side as a WebP."""
+    pipe = StableDiffusionPipeline(
+        vae, read.tower, read.words, unet, scheduler(), None, None, requires_safety_checker=False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    prompts = [corpus.caption(c, corpus.VENDORS[i % 4]) for i, c in enumerate(ASKED)]
+    images = repro.generate(pipe, prompts, range(len(prompts)), output="np")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(images, axis=1)).save(path, quality=85, method=6)
 
 
 class Reader:
