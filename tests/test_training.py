@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 from torch import nn
 
@@ -240,6 +241,50 @@ def test_the_unet_predicts_v_and_reads_the_caption():
     assert value.ndim == 0 and torch.isfinite(value)
     assert not torch.equal(value, unet.error(model, noise, clean, eps, t, context.flip(0)))
     assert 10e6 < sum(p.numel() for p in model.parameters()) < 15e6
+
+
+@pytest.fixture
+def closed_unet():
+    """A U-Net, one of whose layers gives everything to the first token, and captions for it."""
+    torch.manual_seed(0)
+    net = unet.build().eval()
+    net.set_attn_processor(AttnProcessor())
+    name = next(iter(unet.cross_attention(net)))
+    layer, block = net.get_submodule(name), net.get_submodule(name.rpartition(".")[0])
+    context = torch.randn(4, 32, 256)
+    context[..., 0] = 0
+    context[:, 0] = 16 * torch.eye(256)[0]  # the start token is the same in every caption
+    with torch.no_grad():
+        block.norm2.weight.zero_()
+        block.norm2.bias.fill_(1)
+        layer.to_k.weight[:, 0] = 20 * layer.to_q.weight.sum(1)
+    return net, name, context
+
+
+def test_a_closed_layer_begins_anew_and_the_unet_draws_as_before(closed_unet):
+    net, name, context = closed_unet
+    noisy = torch.randn(4, 4, 16, 16)
+    with torch.no_grad():
+        before = net(noisy, 500, context).sample
+        assert unet.reopen(net, context) == [name]
+        after = net(noisy, 500, context).sample
+    torch.testing.assert_close(after, before, atol=1e-3, rtol=1e-3)
+    assert net.get_submodule(name).to_out[0].weight.abs().max() == 0
+    assert unet.reopen(net, context) == []
+
+
+def test_scores_that_stand_too_far_apart_are_scaled_down(closed_unet):
+    net, name, context = closed_unet
+    limit, noisy = unet.Limiter(net), torch.randn(4, 4, 16, 16)
+    layer = net.get_submodule(name)
+    with torch.no_grad():
+        net(noisy, 500, context)
+        assert limit.heard[layer] > 2 * unet.LOUD
+        others = [gap for other, gap in limit.heard.items() if other is not layer]
+        limit()
+        net(noisy, 500, context)
+    assert limit.heard[layer].item() == pytest.approx(unet.LOUD, rel=0.01)
+    assert max(others) < unet.LOUD, "what is not loud is left alone"
 
 
 def test_what_the_unet_draws_is_kept_side_by_side(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from essaylib import paths
+from essaylib import memory, paths
 
 app = typer.Typer(
     help="Make the corpus and the embedded model anew, stage by stage.",
@@ -228,6 +228,7 @@ def schedule(recipe, threads: int | None, steps, minutes, lr, batch, seed, devic
     """Return a stage's recipe with what the command line changes."""
     import torch
 
+    memory.keep_freed()
     if threads:
         torch.set_num_threads(threads)
     given = {"steps": steps, "minutes": minutes, "lr": lr, "batch": batch, "seed": seed}

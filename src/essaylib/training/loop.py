@@ -20,7 +20,6 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from essaylib import memory
 from essaylib.errors import EssayError
 from essaylib.training.muon import Muon
 
@@ -82,7 +81,8 @@ class Stage:
 
     `loss(step, progress)` returns the loss of one fresh batch, to be differentiated, and a dict of
     numbers for the log. `validate()`, where given, is called with the averaged weights in place.
-    `start` is where the weights came from, if training goes on from some.
+    `start` is where the weights came from, if training goes on from some. `limit()`, where given,
+    is called after every step and may hold weights within bounds.
     """
 
     name: str
@@ -92,6 +92,7 @@ class Stage:
     validate: Callable[[], dict] | None = None
     every: int = 200
     start: Path | None = None
+    limit: Callable[[], None] | None = None
 
 
 def train(stage: Stage, schedule: Schedule) -> dict:
@@ -100,7 +101,6 @@ def train(stage: Stage, schedule: Schedule) -> dict:
     Writes `<folder>/<name>.csv` (step, seconds, rate, loss and the stage's own numbers) and
     `<folder>/<name>.pt` (weights, averages, optimiser, step). Returns what `record` returns.
     """
-    memory.keep_freed()
     torch.manual_seed(schedule.seed)
     stage.folder.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in stage.modules.parameters() if p.requires_grad]
@@ -128,6 +128,8 @@ def train(stage: Stage, schedule: Schedule) -> dict:
             )
         for optimiser in optimisers:
             optimiser.step()
+        if stage.limit:
+            stage.limit()
         step += 1
         keep = min(schedule.ema, (step + 1) / (step + 10))
         torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - keep)
