@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from PIL import Image
 
-from essaylib import corpus, models, paths, repro
+from essaylib import corpus, models, paths, plotting, repro
 from essaylib.corpus import VENDORS, Corpus, caption
 from essaylib.judge import Judge
 from essaylib.training.autoencoder import psnr, to_signed
@@ -249,6 +251,7 @@ def sheets(pipe, data: Corpus) -> None:
     made = draw(pipe, [caption(c, v) for c, v in zip(*asked(held_out), strict=True)])
     save(np.concatenate([held_out.rgb(), made]), len(held_out), folder / "held_out.webp")
     learning(folder / "learning.webp")
+    curve(folder / "unet-loss.svg")
 
 
 def learning(path: Path, rows: int = 8) -> None:
@@ -259,6 +262,25 @@ def learning(path: Path, rows: int = 8) -> None:
     chosen = np.linspace(0, len(kept) - 1, min(rows, len(kept))).round().astype(int)
     strips = [np.asarray(Image.open(kept[i]).convert("RGB")) for i in chosen]
     Image.fromarray(np.concatenate(strips)).save(path, quality=88, method=6)
+
+
+def curve(path: Path) -> None:
+    """Plot the U-Net's loss against the pictures it has seen, stretch by stretch."""
+    unet = json.loads((FOLDER / "training.json").read_text())["stages"]["unet"]
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.add_subplot(xlabel="pictures seen, thousands", ylabel="squared error of v")
+    seen = 0.0
+    for stretch, facts in enumerate([*reversed(unet.get("before", [])), unet], start=1):
+        log = pd.read_csv(FOLDER / "history" / f"unet-{stretch:02d}.csv")
+        pictures = (seen + log.step * facts["batch"]) / 1000
+        axes.plot(pictures, log.loss, color=plotting.MUTED, label="training")
+        whole = log.validation.where(log.side == 16)
+        axes.plot(pictures, whole, color=plotting.ACCENT, label="validation, 16 × 16")
+        seen += facts["steps"] * facts["batch"]
+        axes.axvline(seen / 1000, color=plotting.MUTED, linewidth=0.5, linestyle=":")
+    lines, names = axes.get_legend_handles_labels()
+    axes.legend(lines[-2:], names[-2:], frameon=False)
+    figure.savefig(path, metadata={"Date": None})
 
 
 def save(images: np.ndarray, columns: int, path: Path) -> None:

@@ -56,7 +56,7 @@ def test_every_weight_file_is_summed_and_readable_by_all(assembled):
         files = sorted(folder.rglob("*.safetensors"))
         assert len((folder / weights.SUMS).read_text().splitlines()) == len(files)
         assert all(file.stat().st_mode & 0o444 == 0o444 for file in files)
-    assert (assembled / "history" / "unet.csv").is_file()
+    assert (assembled / "history" / "unet-01.csv").is_file()
     assert (assembled / "history" / "samples" / "01-000250.webp").is_file()
 
 

@@ -156,7 +156,9 @@ class Judge:
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        state = {k: v.half() if v.is_floating_point() else v for k, v in self._state()}
+        state = {
+            k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in self._state()
+        }
         save_file(state, folder / "judge.safetensors")
         settings = {
             "vendors": list(self.vendors),

@@ -54,13 +54,8 @@ def run(parts: Path = Path("checkpoints"), out: Path | None = None, frozen: bool
         shutil.copy(parts / "tokenizer" / name, out / "tokenizer" / name)
     for name in ("text_encoder", "clip"):
         load_in_full(out / name / "config.json")
-    history = out / "history"
-    history.mkdir(exist_ok=True)
-    for log in sorted(parts.glob("*.csv")):
-        if log.stem not in CLIPS:
-            shutil.copy(log, history / log.name)
     write_record(parts, out, frozen)
-    keep_samples(parts / "unet-samples", out)
+    keep_history(parts, out)
     write_sums(out)
     judge = out.parent / "judge"
     shutil.copytree(parts / "judge", judge, dirs_exist_ok=True)
@@ -74,14 +69,18 @@ def run(parts: Path = Path("checkpoints"), out: Path | None = None, frozen: bool
     return out
 
 
-def keep_samples(samples: Path, out: Path) -> None:
-    """Copy what the U-Net drew as it learned to `history/samples`, named by stretch and step."""
-    unet = json.loads((out / "training.json").read_text())["stages"].get("unet", {})
-    stretch = 1 + len(unet.get("before", []))
-    for picture in sorted(samples.glob("*.webp")):
-        place = out / "history" / "samples" / f"{stretch:02d}-{picture.name}"
-        place.parent.mkdir(exist_ok=True)
-        shutil.copy(picture, place)
+def keep_history(parts: Path, out: Path) -> None:
+    """Copy each stage's log, and what the U-Net drew, to `history`, numbered by stretch."""
+    stages = json.loads((out / "training.json").read_text())["stages"]
+    place = out / "history"
+    (place / "samples").mkdir(parents=True, exist_ok=True)
+    for name, facts in stages.items():
+        stretch = 1 + len(facts.get("before", []))
+        if (log := parts / f"{name}.csv").is_file():
+            shutil.copy(log, place / f"{name}-{stretch:02d}.csv")
+        if name == "unet":
+            for picture in sorted((parts / "unet-samples").glob("*.webp")):
+                shutil.copy(picture, place / "samples" / f"{stretch:02d}-{picture.name}")
 
 
 def is_early(name: str) -> bool:

@@ -46,7 +46,7 @@ ASKED = (
     "fire",
 )
 """Concepts drawn at intervals, always from the same noises, so that learning itself can be seen."""
-LOUD = 6.0
+LOUD = 3.0
 """How far the most wanted token may stand above the mean of all, as a logarithm of its odds."""
 CLOSED = 0.9
 """Share of the start token from which on a layer of cross-attention reads no caption."""
