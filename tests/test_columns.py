@@ -100,7 +100,10 @@ def test_a_text_tower_of_another_shape_is_refused():
         columns._read_by(pipe, SimpleNamespace(text_model=None, config=config))
 
 
-def test_files_name_every_weight_of_a_column():
+def test_files_name_every_weight_of_a_column_and_none_that_it_replaces():
     early, final = columns.files(columns.find("early")), columns.files(columns.find("final"))
-    assert set(early) - set(final) == {"unet-early/diffusion_pytorch_model.safetensors"}
+    weights = "diffusion_pytorch_model.safetensors"
+    assert set(early) - set(final) == {f"unet-early/{weights}"}
+    assert set(final) - set(early) == {f"emoji-ldm/unet/{weights}"}
     assert {name.split("/")[0] for name in final} == {"emoji-ldm", "clip-unnamed"}
+    assert columns.files(columns.find("untrained")) == {}

@@ -12,7 +12,7 @@ from torch import nn
 
 from essaylib import corpus, paths
 from essaylib.errors import EssayError
-from essaylib.training import autoencoder, clip, judge, tokenizer, unet
+from essaylib.training import autoencoder, clip, cross_attention, judge, tokenizer, unet
 from essaylib.training.loop import Schedule, Stage, build_optimisers, train
 from essaylib.training.muon import orthogonalise
 
@@ -249,7 +249,7 @@ def closed_unet():
     torch.manual_seed(0)
     net = unet.build().eval()
     net.set_attn_processor(AttnProcessor())
-    name = next(iter(unet.cross_attention(net)))
+    name = next(iter(cross_attention.layers_of(net)))
     layer, block = net.get_submodule(name), net.get_submodule(name.rpartition(".")[0])
     context = torch.randn(4, 32, 256)
     context[..., 0] = 0
@@ -266,29 +266,29 @@ def test_a_closed_layer_begins_anew_and_the_unet_draws_as_before(closed_unet):
     noisy = torch.randn(4, 4, 16, 16)
     with torch.no_grad():
         before = net(noisy, 500, context).sample
-        assert unet.reopen(net, context) == [name]
+        assert cross_attention.reopen(net, context) == [name]
         after = net(noisy, 500, context).sample
     torch.testing.assert_close(after, before, atol=1e-3, rtol=1e-3)
     assert net.get_submodule(name).to_out[0].weight.abs().max() == 0
-    assert unet.reopen(net, context) == []
+    assert cross_attention.reopen(net, context) == []
 
 
 def test_scores_that_stand_too_far_apart_are_scaled_down(closed_unet):
     net, name, context = closed_unet
-    limit, noisy = unet.Limiter(net), torch.randn(4, 4, 16, 16)
+    limit, noisy = cross_attention.Limiter(net), torch.randn(4, 4, 16, 16)
     layer = net.get_submodule(name)
     with torch.no_grad():
         net(noisy, 500, context)
-        assert limit.heard[layer] > 2 * unet.LOUD
+        assert limit.heard[layer] > 2 * cross_attention.LOUD
         others = [gap for other, gap in limit.heard.items() if other is not layer]
         limit()
         net(noisy, 500, context)
-    assert limit.heard[layer].item() == pytest.approx(unet.LOUD, rel=0.01)
-    assert max(others) < unet.LOUD, "what is not loud is left alone"
+    assert limit.heard[layer].item() == pytest.approx(cross_attention.LOUD, rel=0.01)
+    assert max(others) < cross_attention.LOUD, "what is not loud is left alone"
 
 
 def test_what_the_unet_draws_is_kept_side_by_side(tmp_path, monkeypatch):
-    monkeypatch.setattr(unet, "ASKED", ("pizza", "key"))
+    monkeypatch.setattr(unet, "SHOWN", ("pizza", "key"))
     folder = paths.models() / "emoji-ldm"
     vae = AutoencoderKL.from_pretrained(folder / "vae").float()
     path = tmp_path / "samples" / "000250.webp"

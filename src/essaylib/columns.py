@@ -26,6 +26,12 @@ SCALED_ON = 128
 """Training drawings that the untrained autoencoder's latents are scaled by."""
 
 TEXT, AUTOENCODER, UNET, IMAGE = PARTS = ("text tower", "autoencoder", "U-Net", "image tower")
+_FOLDERS = {
+    TEXT: "emoji-ldm/text_encoder",
+    IMAGE: "emoji-ldm/clip",
+    AUTOENCODER: "emoji-ldm/vae",
+    UNET: "emoji-ldm/unet",
+}
 _WITHOUT = "unet-without-"
 
 
@@ -113,10 +119,16 @@ def load(id: str, device: str = "auto") -> Model:
 
 
 def files(column: Column) -> dict[str, str]:
-    """SHA-256 of all weights that a column is made of, by where they lie."""
+    """SHA-256 of all weights that a column is made of, by where they lie.
+
+    Those of a part that it has replaced are not among them: training the embedded U-Net further
+    leaves a column with another U-Net as it is.
+    """
     if column.foreign:
         return weights.hashes(models.folder(models.resolve(column.id)))
-    folders = ["emoji-ldm/text_encoder", "emoji-ldm/clip", "emoji-ldm/vae", "emoji-ldm/unet"]
+    if column.parts == PARTS:  # made of shapes and a seed
+        return {}
+    folders = [folder for part, folder in _FOLDERS.items() if part not in column.parts]
     folders += ["clip-unnamed"]
     if column.folder and column.folder not in folders:
         folders.append(column.folder)

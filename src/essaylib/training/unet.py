@@ -6,7 +6,6 @@ times cheaper, then on the 16 × 16 latents that it will draw.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from essaylib import corpus, repro
 from essaylib.errors import EssayError
 from essaylib.training.autoencoder import to_signed
+from essaylib.training.cross_attention import Limiter, reopen
 from essaylib.training.loop import Schedule, Stage, made, train
 from essaylib.training.tokenizer import LENGTH, captions
 
@@ -35,7 +35,7 @@ EARLY = 0.7
 """Share of the run after which the weights are kept once as an earlier, weaker version."""
 EMPTY = 0.1
 """Share of the captions left empty, so that the network also learns to draw unasked."""
-ASKED = (
+SHOWN = (
     "grinning face",
     "dog face",
     "pizza",
@@ -46,10 +46,6 @@ ASKED = (
     "fire",
 )
 """Concepts drawn at intervals, always from the same noises, so that learning itself can be seen."""
-LOUD = 3.0
-"""How far the most wanted token may stand above the mean of all, as a logarithm of its odds."""
-CLOSED = 0.9
-"""Share of the start token from which on a layer of cross-attention reads no caption."""
 
 
 def build() -> UNet2DConditionModel:
@@ -99,8 +95,8 @@ def run(
     `parts` holds the trained `tokenizer`, `clip` and `vae`. `without` leaves one vendor's
     drawings out. `start` is a folder of committed weights to go on from. The weights at `EARLY`
     of the run stay in the folder `<name>-early`: autoguidance needs a weaker version; what the
-    network draws at intervals, in `<name>-samples`. Raises
-    `EssayError` for an unknown vendor and for a part that has not been trained.
+    network draws at intervals, in `<name>-samples`. Raises `EssayError` for an unknown vendor and
+    for a part that has not been trained.
     """
     if without is not None and without not in corpus.VENDORS:
         raise EssayError(f"There is no vendor {without!r}: choose {', '.join(corpus.VENDORS)}.")
@@ -155,71 +151,6 @@ def asked(data: corpus.Corpus) -> list[tuple[str, str]]:
     return list(zip(data.table.concept, data.table.vendor, strict=True))
 
 
-class Limiter:
-    """Keeps cross-attention from closing on one token for good.
-
-    Muon's updates do not shrink where an attention saturates. Queries and keys grow until the start
-    token, which all captions share, takes everything, and then no gradient opens the layer again.
-    So after each step the queries and keys of a layer whose scores stand too far apart are scaled
-    down (Kimi Team 2025, "Kimi K2: Open Agentic Intelligence", who name it QK-clip).
-    """
-
-    def __init__(self, unet: UNet2DConditionModel) -> None:
-        self.heard: dict[torch.nn.Module, torch.Tensor] = {}
-        for layer in cross_attention(unet).values():
-            layer.get_attention_scores = partial(self.listen, layer, layer.get_attention_scores)
-
-    def listen(self, layer, plain, query, key, mask=None) -> torch.Tensor:
-        with torch.no_grad():
-            scores = layer.scale * query[:64].float() @ key[:64].float().mT
-            self.heard[layer] = (scores.amax(-1) - scores.mean(-1)).mean()
-        return plain(query, key, mask)
-
-    @torch.no_grad()
-    def __call__(self) -> None:
-        for layer, gap in self.heard.items():
-            if gap > LOUD:
-                layer.to_q.weight.mul_((LOUD / gap).sqrt())
-                layer.to_k.weight.mul_((LOUD / gap).sqrt())
-
-
-def cross_attention(unet: UNet2DConditionModel) -> dict[str, torch.nn.Module]:
-    """The layers that read the caption, by name."""
-    return {name: layer for name, layer in unet.named_modules() if name.endswith("attn2")}
-
-
-@torch.no_grad()
-def reopen(unet: UNet2DConditionModel, context: torch.Tensor) -> list[str]:
-    """Let layers that have closed on the start token begin anew; return their names.
-
-    context: (n, 32, 256), what the text tower makes of n captions. A layer that gives the start
-    token everything adds the same vector whatever the caption says. That vector becomes the bias
-    of its output, whose weights start from zero, and queries, keys and values are drawn anew: the
-    U-Net draws much as before, and the layer can learn to read.
-    """
-    shares: dict[str, float] = {}
-
-    def listen(name, plain, query, key, mask=None):
-        found = plain(query, key, mask)
-        shares[name] = found[..., 0].mean().item()
-        return found
-
-    layers, context = cross_attention(unet), context.to(unet.device)
-    for name, layer in layers.items():
-        layer.get_attention_scores = partial(listen, name, layer.get_attention_scores)
-    unet(torch.randn(len(context), 4, 16, 16).to(context), 700, context)
-    for layer in layers.values():
-        del layer.get_attention_scores
-    closed = [name for name, share in shares.items() if share > CLOSED]
-    for layer in map(layers.get, closed):
-        out = layer.to_out[0]
-        out.bias.copy_(out(layer.to_v(context[0, 0])))
-        out.weight.zero_()
-        for part in (layer.to_q, layer.to_k, layer.to_v):
-            part.reset_parameters()
-    return closed
-
-
 def error(unet, noise, clean, eps, t, context) -> torch.Tensor:
     """Return the mean squared error of the predicted v."""
     device = unet.device
@@ -237,12 +168,12 @@ def encode(vae: AutoencoderKL, data: corpus.Corpus, side: int) -> torch.Tensor:
 
 
 def sample(unet: UNet2DConditionModel, read: Reader, vae: AutoencoderKL, path: Path) -> None:
-    """Draw `ASKED`, each in one vendor's manner, and keep them side by side as a WebP."""
+    """Draw `SHOWN`, each in one vendor's manner, and keep them side by side as a WebP."""
     pipe = StableDiffusionPipeline(
         vae, read.tower, read.words, unet, scheduler(), None, None, requires_safety_checker=False
     )
     pipe.set_progress_bar_config(disable=True)
-    prompts = [corpus.caption(c, corpus.VENDORS[i % 4]) for i, c in enumerate(ASKED)]
+    prompts = [corpus.caption(c, corpus.VENDORS[i % 4]) for i, c in enumerate(SHOWN)]
     images = repro.generate(pipe, prompts, range(len(prompts)), output="np")
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(images, axis=1)).save(path, quality=85, method=6)
