@@ -273,9 +273,9 @@ def curve(path: Path) -> None:
     for stretch, facts in enumerate([*reversed(unet.get("before", [])), unet], start=1):
         log = pd.read_csv(FOLDER / "history" / f"unet-{stretch:02d}.csv")
         pictures = (seen + log.step * facts["batch"]) / 1000
-        axes.plot(pictures, log.loss, color=plotting.MUTED, label="training")
+        axes.plot(pictures, log.loss, ".-", color=plotting.MUTED, label="training")
         whole = log.validation.where(log.side == 16)
-        axes.plot(pictures, whole, color=plotting.ACCENT, label="validation, 16 × 16")
+        axes.plot(pictures, whole, ".-", color=plotting.ACCENT, label="validation, 16 × 16")
         seen += facts["steps"] * facts["batch"]
         axes.axvline(seen / 1000, color=plotting.MUTED, linewidth=0.5, linestyle=":")
     lines, names = axes.get_legend_handles_labels()
