@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "diffusers", "transformers")
 _RUNNING_TAGS = {"parameters", "raises-exception", "skip-execution"}
-_NOT_WEIGHTS = {".md", ".csv", ".png", ".webp", ".jpg"}
+_NOT_WEIGHTS = {".md", ".csv", ".png", ".svg", ".webp", ".jpg"}
 
 
 def key(notebook: NotebookNode, parameters: dict[str, Any], threads: int) -> dict[str, str]:
