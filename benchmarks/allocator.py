@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 
-from common import RESULTS, Bar, interleaved, machine, markdown, ratio
+from common import Bar, interleaved, keep, markdown, ratio
 
 IMAGES, PASSES = 16, 9
 
@@ -35,11 +35,7 @@ def main() -> int:
     )
     table = markdown(["bar", "limit", "measured", "verdict", "conditions"], [bar.row])
     print(table)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "allocator.md").write_text(
-        f"{table}\n*Measured by `python benchmarks/allocator.py` on {machine()}.*\n",
-        encoding="utf-8",
-    )
+    keep("allocator", table)
     print("the bar holds" if bar.passed else "the bar fails")
     return 0 if bar.passed else 1
 

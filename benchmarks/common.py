@@ -68,3 +68,12 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def keep(script: str, table: str) -> None:
+    """Write a benchmark's table to results, with the machine that it was measured on."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{script}.md").write_text(
+        f"{table}\n*Measured by `python benchmarks/{script}.py` on {machine()}.*\n",
+        encoding="utf-8",
+    )

@@ -270,7 +270,7 @@ def curve(path: Path) -> None:
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.add_subplot(xlabel="pictures seen, thousands", ylabel="squared error of v")
     seen = 0.0
-    for stretch, facts in enumerate([*reversed(unet.get("before", [])), unet], start=1):
+    for stretch, facts in enumerate(stretches(unet), start=1):
         log = pd.read_csv(FOLDER / "history" / f"unet-{stretch:02d}.csv")
         pictures = (seen + log.step * facts["batch"]) / 1000
         axes.plot(pictures, log.loss, ".-", color=plotting.MUTED, label="training")
@@ -308,13 +308,18 @@ def write_card(table: str) -> None:
     CARD.write_text(text)
 
 
+def stretches(last: dict) -> list[dict]:
+    """A stage's stretches of training, the first one first."""
+    return [*reversed(last.get("before", [])), last]
+
+
 def trained(name: str, last: dict) -> str:
     """One stage of training as a row: its stretches in their order, and all of them in sum."""
-    stretches = [*reversed(last.get("before", [])), last]
-    steps = ", ".join(f"{s['steps']:,}" for s in stretches)
-    batches = ", ".join(str(s["batch"]) for s in stretches)
-    pictures = sum(s["steps"] * s["batch"] for s in stretches)
-    minutes = sum(s["seconds"] for s in stretches) / 60
+    every = stretches(last)
+    steps = ", ".join(f"{s['steps']:,}" for s in every)
+    batches = ", ".join(str(s["batch"]) for s in every)
+    pictures = sum(s["steps"] * s["batch"] for s in every)
+    minutes = sum(s["seconds"] for s in every) / 60
     return f"| {name} | {steps} | {batches} | {pictures:,} | {minutes:.0f} |"
 
 

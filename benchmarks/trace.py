@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from common import RESULTS, Bar, interleaved, machine, markdown, ratio
+from common import Bar, interleaved, keep, markdown, ratio
 
 from essaylib import attention, models, paths, repro
 from essaylib.trace import Capture, peak_resident_bytes, trace
@@ -220,10 +220,7 @@ def main() -> int:
     columns = ["bar", "limit", "measured", "verdict", "conditions"]
     table = markdown(columns, [bar.row for bar in bars])
     print(table)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "trace.md").write_text(
-        f"{table}\n*Measured by `python benchmarks/trace.py` on {machine()}.*\n", encoding="utf-8"
-    )
+    keep("trace", table)
     failed = [bar.name for bar in bars if bar.passed is False]
     print(
         f"{len(bars) - len(failed)} of {len(bars)} bars hold or do not apply"

@@ -136,19 +136,18 @@ def run(
         draw = torch.Generator().manual_seed(1)
         t = torch.linspace(50, 950, len(fixed)).long()
         eps = torch.randn(fixed.shape, generator=draw)
-        names = [corpus.caption(*row) for row in asked(unseen)]
-        return {"validation": error(unet, noise, fixed, eps, t, read(names))}
+        return {"validation": error(unet, noise, fixed, eps, t, read(named(unseen)))}
 
     if start:
-        reopen(unet, read([corpus.caption(*row) for row in asked(learnt)[:64]]))
+        reopen(unet, read(named(learnt)[:64]))
     limit = Limiter(unet)
     train(Stage(name, unet, loss, folder, validate, every=250, start=start, limit=limit), schedule)
     return unet.eval()
 
 
-def asked(data: corpus.Corpus) -> list[tuple[str, str]]:
-    """Concept and vendor of each drawing."""
-    return list(zip(data.table.concept, data.table.vendor, strict=True))
+def named(data: corpus.Corpus) -> list[str]:
+    """The caption of each drawing that names its vendor."""
+    return list(map(corpus.caption, data.table.concept, data.table.vendor))
 
 
 def error(unet, noise, clean, eps, t, context) -> torch.Tensor:
