@@ -24,6 +24,8 @@ lint: .venv/.complete  ## Check style, spelling and workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/zizmor --offline --quiet .github
+	@if command -v actionlint >/dev/null; then actionlint; \
+	    else echo "actionlint is not installed: workflows were checked by zizmor alone"; fi
 
 clean:  ## Remove everything that can be made again, except .venv
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*

@@ -194,6 +194,7 @@ def test_git_tells_a_clean_tree_from_a_changed_one(sandbox):
         subprocess.run(["git", "-C", str(sandbox), *identity, *words], check=True)
 
     git("init", "-q")
+    assert source.git() is None
     git("add", ".")
     git("commit", "-q", "-m", "Begin")
     assert source.git()["clean"] is True

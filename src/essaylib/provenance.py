@@ -71,10 +71,14 @@ def machine() -> dict[str, Any]:
 
 def git() -> dict[str, Any] | None:
     """The commit of the book and whether its files are as committed; None outside of git."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
+    status = _git("status", "--porcelain=v2", "--branch")
+    if status is None:
         return None
-    return {"commit": commit, "clean": _git("status", "--porcelain") == ""}
+    about = [line for line in status.splitlines() if line.startswith("#")]
+    commit = about[0].removeprefix("# branch.oid ")
+    if commit == "(initial)":  # nothing has been committed yet
+        return None
+    return {"commit": commit, "clean": len(about) == len(status.splitlines())}
 
 
 def corpus() -> dict[str, str] | None:

@@ -35,6 +35,13 @@ EARLY = 0.7
 """Share of the run after which the weights are kept once as an earlier, weaker version."""
 EMPTY = 0.1
 """Share of the captions left empty, so that the network also learns to draw unasked."""
+NOISY, SPREAD = 0.65, 1.3
+"""Mean and spread of the timestep's log-odds (logit-normal: Esser et al. 2024).
+
+What is drawn is decided while nearly all is noise, on so small a latent: at timestep 850 the right
+caption halves the error, at 300 it saves a tenth. Around 0, where this began, one drawing in 25 was
+shown above 850, and there the network had learnt its captions least.
+"""
 SHOWN = (
     "grinning face",
     "dog face",
@@ -111,7 +118,7 @@ def run(
     learnt = data.where(split="train", vendor=[v for v in corpus.VENDORS if v != without])
     unseen = data.where(split="validation")
     vae = AutoencoderKL.from_pretrained(made(parts / "vae")).to(schedule.device)
-    latents = {side: encode(vae, learnt, 8 * side) for side in (8, 16)}
+    latents = {side: encode(vae, learnt, 8 * side) for side in ((8, 16) if small else (16,))}
     fixed = encode(vae, unseen, 128)
     reached, taken = 0.0, 0
 
@@ -123,8 +130,7 @@ def run(
         text = captions(learnt.table.iloc[chosen], rng)
         text = ["" if rng.random() < EMPTY else line for line in text]
         clean = latents[side][chosen]
-        # Middling timesteps matter most (Esser et al. 2024): logit-normal.
-        t = (torch.sigmoid(torch.randn(schedule.batch)) * 1000).long()
+        t = (torch.sigmoid(NOISY + SPREAD * torch.randn(schedule.batch)) * 1000).long()
         return error(unet, noise, clean, torch.randn_like(clean), t, read(text)), {"side": side}
 
     @torch.no_grad()
