@@ -28,10 +28,11 @@ def built():
 def served(tmp_path):
     """The site's address, under the path that it will be published at."""
     path = urlsplit(citation.addresses()[0]).path.strip("/")
-    root = tmp_path / path if path else tmp_path / "root"
-    root.parent.mkdir(parents=True, exist_ok=True)
-    root.symlink_to(SITE)
-    with browsing.served(tmp_path if path else root) as address:
+    root = tmp_path / "root"
+    place = root / path  # the root itself where the site has no sub-path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(SITE)
+    with browsing.served(root) as address:
         yield f"{address}/{path}".rstrip("/")
 
 

@@ -74,11 +74,11 @@ def git() -> dict[str, Any] | None:
     status = _git("status", "--porcelain=v2", "--branch")
     if status is None:
         return None
-    about = [line for line in status.splitlines() if line.startswith("#")]
-    commit = about[0].removeprefix("# branch.oid ")
+    lines = status.splitlines()
+    commit = lines[0].removeprefix("# branch.oid ")
     if commit == "(initial)":  # nothing has been committed yet
         return None
-    return {"commit": commit, "clean": len(about) == len(status.splitlines())}
+    return {"commit": commit, "clean": all(line.startswith("#") for line in lines)}
 
 
 def corpus() -> dict[str, str] | None:
