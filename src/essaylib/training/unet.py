@@ -35,13 +35,14 @@ EARLY = 0.7
 """Share of the run after which the weights are kept once as an earlier, weaker version."""
 EMPTY = 0.1
 """Share of the captions left empty, so that the network also learns to draw unasked."""
-NOISY, SPREAD = 0.65, 1.3
-"""Mean and spread of the timestep's log-odds (logit-normal: Esser et al. 2024).
+NOISY, SPREAD = (2.0, 0.6), 1.3
+"""Mean (at the start of the run, at its end) and spread of the timestep's log-odds.
 
-What is drawn is decided while nearly all is noise, on so small a latent: at timestep 850 the right
-caption saves a third of the error that an empty one leaves, at 300 less than a tenth. Around 0,
-where this began, one drawing in 25 was shown above 850, and there the network had learnt its
-captions least.
+Timesteps are logit-normal (Esser et al. 2024). What is drawn is decided while nearly all is noise,
+on so small a latent: at timestep 850 the right caption saves a third of the error that an empty one
+leaves, at 300 less than a tenth. Around 0, where this began, one drawing in 25 was shown above 850,
+and there the network had learnt its captions least. So a run begins with what to draw, six in ten
+above 850, and ends with how, two in ten.
 """
 SHOWN = (
     "grinning face",
@@ -131,7 +132,7 @@ def run(
         text = captions(learnt.table.iloc[chosen], rng)
         text = ["" if rng.random() < EMPTY else line for line in text]
         clean = latents[side][chosen]
-        t = (torch.sigmoid(NOISY + SPREAD * torch.randn(schedule.batch)) * 1000).long()
+        t = timesteps(schedule.batch, progress)
         return error(unet, noise, clean, torch.randn_like(clean), t, read(text)), {"side": side}
 
     @torch.no_grad()
@@ -150,6 +151,13 @@ def run(
     limit = Limiter(unet)
     train(Stage(name, unet, loss, folder, validate, every=250, start=start, limit=limit), schedule)
     return unet.eval()
+
+
+def timesteps(count: int, progress: float) -> torch.Tensor:
+    """Draw timesteps (count,), nearer to noise early in the run than late."""
+    begin, end = NOISY
+    mean = begin + (end - begin) * progress
+    return (torch.sigmoid(mean + SPREAD * torch.randn(count)) * 1000).long()
 
 
 def named(data: corpus.Corpus) -> list[str]:
