@@ -188,7 +188,7 @@ def task_daam(arguments: argparse.Namespace) -> dict:
     expected, found = theirs(), ours()
     found = found[: len(expected)]
     distance = 1 - torch.cosine_similarity(expected.flatten(1), found.flatten(1), dim=1)
-    # One image takes a sixteenth of the time of the others' sixteen: more passes, less chance.
+    # One image is drawn in a second, in which chance weighs more: hence more passes.
     passes = 3 * arguments.passes
     seconds = interleaved({"ours": timed(ours), "theirs": timed(theirs)}, passes)
     return {

@@ -261,6 +261,14 @@ def closed_unet():
     return net, name, context
 
 
+@pytest.mark.parametrize(("progress", "share"), [(0, 0.58), (0.5, 0.37), (1, 0.19)])
+def test_timesteps_come_nearer_to_the_drawing_along_a_run(progress, share):
+    torch.manual_seed(0)
+    t = unet.timesteps(20_000, progress)
+    assert t.min() >= 0 and t.max() < 1000
+    assert (t > 850).float().mean().item() == pytest.approx(share, abs=0.02)
+
+
 def test_a_closed_layer_begins_anew_and_the_unet_draws_as_before(closed_unet):
     net, name, context = closed_unet
     noisy = torch.randn(4, 4, 16, 16)
