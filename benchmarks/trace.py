@@ -124,6 +124,7 @@ def daam(arguments: argparse.Namespace) -> list[Bar]:
             for name, limit in ((speed, 0.95), (agreement, 1e-4))
         ]
     note = f"1 image × {arguments.steps} steps, {found['passes']} passes; DAAM {found['version']}"
+    note += f"; untraced / DAAM {found['floor']:.3f}"
     return [
         Bar(speed, found["ratio"], 0.95, note=note),
         Bar(agreement, found["distance"], 1e-4, note="every token, at the latent's size"),
@@ -188,12 +189,16 @@ def task_daam(arguments: argparse.Namespace) -> dict:
     expected, found = theirs(), ours()
     found = found[: len(expected)]
     distance = 1 - torch.cosine_similarity(expected.flatten(1), found.flatten(1), dim=1)
-    # One image is drawn in a second, in which chance weighs more: hence more passes.
+    # One image is drawn in a second, in which chance weighs more: hence more passes. Untraced, the
+    # pipeline sets the floor: no way of tracing can come below it.
     passes = 3 * arguments.passes
-    seconds = interleaved({"ours": timed(ours), "theirs": timed(theirs)}, passes)
+    variants = {"untraced": lambda: pipe(PROMPT, output_type="latent", **settings)}
+    variants |= {"ours": ours, "theirs": theirs}
+    seconds = interleaved({name: timed(draw) for name, draw in variants.items()}, passes)
     return {
         "passes": passes,
         "ratio": ratio(seconds, "ours", "theirs"),
+        "floor": ratio(seconds, "untraced", "theirs"),
         "distance": float(distance.max()),
         "version": daam.__version__,
     }

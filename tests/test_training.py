@@ -109,12 +109,12 @@ def test_muon_treats_kernels_and_vectors_by_their_own_rules():
     assert bias.abs().max() == pytest.approx(1e-3, rel=0.01)
 
 
-def test_captions_name_vendors_about_half_the_time_or_never():
+def test_captions_name_vendors_as_often_as_asked():
     table = corpus.load().table
     rng = np.random.default_rng(0)
     named = [any(v in c for v in corpus.VENDORS) for c in tokenizer.captions(table, rng)]
     assert 0.5 < np.mean(named) < 0.7
-    assert not any(", google" in c for c in tokenizer.captions(table, rng, vendors=False))
+    assert not any(", google" in c for c in tokenizer.captions(table, rng, 0))
 
 
 def test_psnr_by_hand():
@@ -261,7 +261,7 @@ def closed_unet():
     return net, name, context
 
 
-@pytest.mark.parametrize(("progress", "share"), [(0, 0.58), (0.5, 0.37), (1, 0.19)])
+@pytest.mark.parametrize(("progress", "share"), [(0, 0.58), (0.5, 0.33), (1, 0.13)])
 def test_timesteps_come_nearer_to_the_drawing_along_a_run(progress, share):
     torch.manual_seed(0)
     t = unet.timesteps(20_000, progress)

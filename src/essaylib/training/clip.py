@@ -18,7 +18,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, C
 from essaylib import corpus
 from essaylib.errors import EssayError
 from essaylib.training.loop import Schedule, Stage, made, train
-from essaylib.training.tokenizer import LENGTH, captions
+from essaylib.training.tokenizer import LENGTH, NAMED, captions
 
 SCHEDULE = Schedule(steps=3000, lr=1e-3, batch=128, warmup=150, ema=0.998)
 SIDE = 64
@@ -110,7 +110,7 @@ def run(
 
     def loss(step: int, progress: float):
         chosen = rng.choice(len(learnt), schedule.batch, replace=len(learnt) < schedule.batch)
-        text = captions(learnt.table.iloc[chosen], rng, vendors)
+        text = captions(learnt.table.iloc[chosen], rng, NAMED if vendors else 0)
         pixels = augment(images[chosen], torch_rng).to(schedule.device)
         share = 0.5 if progress < 0.75 else 1.0
         a = F.normalize(look(clip, pixels, share, torch_rng), dim=-1)

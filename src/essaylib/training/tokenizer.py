@@ -17,15 +17,17 @@ SIZE = 4096
 LENGTH = 32
 """The most tokens that a prompt may have, start and end included."""
 START, END = "<|startoftext|>", "<|endoftext|>"
+NAMED = 0.6
+"""Share of the captions that name the vendor."""
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 """How CLIP cuts text into words, within which pairs are merged."""
 
 
-def captions(table: pd.DataFrame, rng: np.random.Generator, vendors: bool = True) -> list[str]:
+def captions(table: pd.DataFrame, rng: np.random.Generator, share: float = NAMED) -> list[str]:
     """Return one caption a row of the corpus, from the templates that every stage learns from.
 
-    About half of them name the vendor; with `vendors=False` none does. Empty captions, which
-    guidance needs, are the U-Net's affair and are not drawn here.
+    About a `share` of them names the vendor. Empty captions, which guidance needs, are the
+    U-Net's affair and are not drawn here.
     """
     out = []
     for concept, vendor, tags in zip(table.concept, table.vendor, table.tags, strict=True):
@@ -37,7 +39,7 @@ def captions(table: pd.DataFrame, rng: np.random.Generator, vendors: bool = True
             f"{tag}, {vendor}",
         ]
         unnamed = [concept, f"an emoji of {concept}", f"{concept}, {tag}"]
-        if vendors and rng.random() < 0.6:
+        if rng.random() < share:
             out.append(named[rng.choice(4, p=(0.7, 0.1, 0.1, 0.1))])
         else:
             out.append(unnamed[rng.choice(3, p=(0.6, 0.15, 0.25))])
