@@ -52,10 +52,11 @@ def orthogonalise(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
     tall = x.shape[0] > x.shape[1]
     x = x.mT if tall else x
     gram = x @ x.mT
-    product = one = torch.eye(len(gram), dtype=x.dtype, device=x.device)
+    product = None
     for _ in range(steps):
-        factor = a * one + b * gram + c * gram @ gram
-        product = factor @ product
-        gram = factor @ gram @ factor
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        product = factor if product is None else factor @ product
+        gram = factor @ (factor @ gram)  # polynomials in one matrix commute
     x = product @ x
     return x.mT if tall else x
