@@ -35,6 +35,8 @@ from essaylib.training.corpus import NEAR
 FOLDER = paths.models() / "emoji-ldm"
 CARD = FOLDER / "README.md"
 STEPS, GUIDANCE, SEED = 25, 4.0, 20_000
+FLAT = 2.0
+"""Spread of an 8 × 8 area's colours, of 255, below which it is flat."""
 SHEET = (
     "grinning face, dog face, pizza, red heart, evergreen tree, house, automobile, umbrella, "
     "soccer ball, key, fish, rocket, person in suit levitating, teacup without handle, "
@@ -170,6 +172,8 @@ def judged(judge: Judge, pipe, held_out: Corpus) -> list[Row]:
         ):
             what = f"judge, held-out {name}: {what} top-1"
             rows.append(Row(what, right.mean(), bar, n=len(held_out)))
+        what = f"held-out {name}: inked 8 × 8 areas that are flat"
+        rows.append(Row(what, flat(images), n=len(held_out)))
     return rows
 
 
@@ -195,6 +199,7 @@ def generation(judge: Judge, pipe, data: Corpus, pairs: int) -> list[Row]:
                 (said.best_concept == concept).mean(),
                 n=n,
             ),
+            Row(f"generation, {name}: inked 8 × 8 areas that are flat", flat(images), n=n),
             Row(f"generation, {name}: near-copies of a training drawing", copies.mean(), n=n),
         ]
     return rows
@@ -218,6 +223,15 @@ def draw(pipe, prompts: list[str]) -> np.ndarray:
     return repro.generate(
         pipe, prompts, seeds, steps=STEPS, guidance_scale=GUIDANCE, batch_size=32, output="np"
     )
+
+
+def flat(images: np.ndarray) -> float:
+    """Share of 8 × 8 areas of uint8 (n, H, W, 3) with ink whose colours spread less than `FLAT`."""
+    n, height, width, colours = images.shape
+    areas = images.reshape(n, height // 8, 8, width // 8, 8, colours).swapaxes(2, 3)
+    areas = areas.reshape(-1, 64, colours).astype(np.float32)
+    inked = (areas.mean(axis=1) < 250).any(axis=1)
+    return float((areas[inked].std(axis=1).max(axis=1) < FLAT).mean())
 
 
 def shrink(images: np.ndarray) -> np.ndarray:

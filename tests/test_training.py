@@ -122,6 +122,28 @@ def test_psnr_by_hand():
     assert autoencoder.psnr(a, a + 0.2) == pytest.approx(20, abs=1e-3)
 
 
+def test_the_decoder_alone_learns_against_noise_and_keeps_the_latents(tmp_path, monkeypatch):
+    start, met = tmp_path / "start", []
+    autoencoder.build().save_pretrained(start)
+    plain = AutoencoderKL.decode
+
+    def decode(vae, latents, *args, **kwargs):
+        met.append(latents.std().item())
+        return plain(vae, latents, *args, **kwargs)
+
+    monkeypatch.setattr(AutoencoderKL, "decode", decode)
+    for amount in (0.0, 10.0):
+        monkeypatch.setattr(autoencoder, "NOISE", amount)
+        folder = tmp_path / str(amount)
+        learnt = autoencoder.run(Schedule(steps=1, lr=1e-3, batch=2), folder, start, True)
+    before = AutoencoderKL.from_pretrained(start)
+    assert met[1] > 2 * met[0]
+    for part in ("encoder", "quant_conv"):
+        old, new = (getattr(vae, part).state_dict() for vae in (before, learnt))
+        assert all(torch.equal(old[name], new[name]) for name in old)
+    assert not torch.equal(before.decoder.conv_in.weight, learnt.decoder.conv_in.weight)
+
+
 def test_crops_are_signed_and_of_the_size_asked():
     images = torch.from_numpy(corpus.load().take(range(4)).rgb())
     rng = np.random.default_rng(0)
