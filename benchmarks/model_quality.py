@@ -28,6 +28,7 @@ from PIL import Image
 from essaylib import corpus, models, paths, plotting, repro
 from essaylib.corpus import VENDORS, Corpus, caption
 from essaylib.judge import Judge
+from essaylib.measures.neighbours import patches
 from essaylib.training.autoencoder import psnr, to_signed
 from essaylib.training.clip import SIDE, embed, to_pixels
 from essaylib.training.corpus import NEAR
@@ -227,9 +228,7 @@ def draw(pipe, prompts: list[str]) -> np.ndarray:
 
 def flat(images: np.ndarray) -> float:
     """Share of 8 × 8 areas of uint8 (n, H, W, 3) with ink whose colours spread less than `FLAT`."""
-    n, height, width, colours = images.shape
-    areas = images.reshape(n, height // 8, 8, width // 8, 8, colours).swapaxes(2, 3)
-    areas = areas.reshape(-1, 64, colours).astype(np.float32)
+    areas = patches(images, size=8, flat=0).pixels.reshape(-1, 64, 3).astype(np.float32)
     inked = (areas.mean(axis=1) < 250).any(axis=1)
     return float((areas[inked].std(axis=1).max(axis=1) < FLAT).mean())
 
