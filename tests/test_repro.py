@@ -193,13 +193,18 @@ def test_git_tells_a_clean_tree_from_a_changed_one(sandbox):
         identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
         subprocess.run(["git", "-C", str(sandbox), *identity, *words], check=True)
 
+    def asked_anew():
+        source._state.cache_clear()  # as in a new process
+        return source.git()
+
     git("init", "-q")
-    assert source.git() is None
+    assert asked_anew() is None
     git("add", ".")
     git("commit", "-q", "-m", "Begin")
-    assert source.git()["clean"] is True
+    assert asked_anew()["clean"] is True
     (sandbox / "new.txt").write_text("x")
-    found = source.git()
+    assert source.git()["clean"] is True
+    found = asked_anew()
     assert (found["clean"], len(found["commit"])) == (False, 40)
 
 

@@ -70,8 +70,16 @@ def machine() -> dict[str, Any]:
 
 
 def git() -> dict[str, Any] | None:
-    """The commit of the book and whether its files are as committed; None outside of git."""
-    status = _git("status", "--porcelain=v2", "--branch")
+    """The commit of the book and whether its files are as committed; None outside of git.
+
+    Asked once a process, whose code stays what it was when it was read.
+    """
+    return _state(paths.root())
+
+
+@lru_cache(maxsize=8)
+def _state(root: Path) -> dict[str, Any] | None:
+    status = _git(root, "status", "--porcelain=v2", "--branch")
     if status is None:
         return None
     lines = status.splitlines()
@@ -122,10 +130,10 @@ def _model(pipe: Any, name: str | None) -> dict[str, Any] | None:
     }
 
 
-def _git(*arguments: str) -> str | None:
+def _git(root: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(paths.root()), *arguments], capture_output=True, text=True, timeout=30
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
