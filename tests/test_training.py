@@ -25,7 +25,7 @@ def line(folder, target=3.0):
     def loss(step, progress):
         return (model(torch.ones(1, 4)) - target).pow(2).mean(), {}
 
-    return Stage("line", model, loss, folder, every=10)
+    return Stage("line", model, loss, folder, every=10, facts={"without": "a vendor"})
 
 
 def read(path):
@@ -37,6 +37,7 @@ def test_training_lowers_the_loss_and_keeps_averages(tmp_path):
     stage = line(tmp_path)
     facts = train(stage, Schedule(steps=150, lr=2e-3, batch=1, warmup=5, device="cpu", ema=0.9))
     assert facts["steps"] == 150 and facts["parameters"] == 20
+    assert facts["without"] == "a vendor"
     assert stage.loss(0, 0)[0] < 0.05
     rows = read(tmp_path / "line.csv")
     assert [int(r["step"]) for r in rows] == list(range(10, 151, 10))
@@ -255,13 +256,20 @@ def test_vendors_are_learned_from_colours(tmp_path, monkeypatch):
 
 def test_the_unet_predicts_v_and_reads_the_caption():
     torch.manual_seed(0)
-    model, noise = unet.build(), unet.scheduler()
+    model, noise = unet.build().eval(), unet.scheduler()
     clean, eps = torch.randn(2, 4, 16, 16), torch.randn(2, 4, 16, 16)
     t = torch.tensor([10, 900])
     context = torch.randn(2, 32, 256)
-    value = unet.error(model, noise, clean, eps, t, context)
+
+    def error(captions):
+        return unet.error(model, noise, clean, eps, t, captions)
+
+    value = error(context)
     assert value.ndim == 0 and torch.isfinite(value)
-    assert not torch.equal(value, unet.error(model, noise, clean, eps, t, context.flip(0)))
+    assert torch.equal(value, error(context))
+    assert not torch.equal(value, error(context.flip(0)))
+    model.train()
+    assert not torch.equal(value, error(context))  # features are dropped while it learns
     assert 10e6 < sum(p.numel() for p in model.parameters()) < 15e6
 
 

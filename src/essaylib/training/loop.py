@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -82,7 +82,8 @@ class Stage:
     `loss(step, progress)` returns the loss of one fresh batch, to be differentiated, and a dict of
     numbers for the log. `validate()`, where given, is called with the averaged weights in place.
     `start` is where the weights came from, if training goes on from some. `limit()`, where given,
-    is called after every step and may hold weights within bounds.
+    is called after every step and may hold weights within bounds. `facts` are what the record says
+    beside the schedule.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Stage:
     every: int = 200
     start: Path | None = None
     limit: Callable[[], None] | None = None
+    facts: dict = field(default_factory=dict)
 
 
 def train(stage: Stage, schedule: Schedule) -> dict:
@@ -172,6 +174,7 @@ def record(stage: Stage, schedule: Schedule, step: int, seconds: float) -> dict:
         "threads": torch.get_num_threads(),
         "from_committed": stage.start is not None,
         "parameters": sum(p.numel() for p in stage.modules.parameters()),
+        **stage.facts,
     }
     (stage.folder / f"{stage.name}.json").write_text(json.dumps(facts, indent=2) + "\n")
     return facts
