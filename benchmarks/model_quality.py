@@ -190,11 +190,14 @@ def generation(judge: Judge, pipe, data: Corpus, pairs: int) -> list[Row]:
     ):
         images = draw(pipe, [caption(c, v) for c, v in zip(*asked(some), strict=True)])
         said, (concept, vendor) = judge(images), truth(judge, some)
+        ideal = judge(some.rgb())  # what the judge makes of the drawings that were asked for
         copies = nearest(flatten(shrink(images)), small) < NEAR
         n = len(some)
         rows += [
             Row(f"generation, {name}: concept", (said.concept == concept).mean(), bars[0], n=n),
             Row(f"generation, {name}: vendor", (said.vendor == vendor).mean(), bars[1], n=n),
+            Row(f"drawings of the {name}: concept", (ideal.concept == concept).mean(), n=n),
+            Row(f"drawings of the {name}: vendor", (ideal.vendor == vendor).mean(), n=n),
             Row(
                 f"generation, {name}: concept, first guess",
                 (said.best_concept == concept).mean(),
