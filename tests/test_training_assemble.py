@@ -68,6 +68,21 @@ def test_other_clips_and_unets_stand_beside_the_model(assembled):
     assert not (beside / "unet-second-early").exists()
 
 
+def test_each_stretch_of_a_part_keeps_its_log(tmp_path):
+    part, place = tmp_path / "clip-unnamed", tmp_path / "models"
+    place.mkdir()
+    for steps, log in ((10, "first"), (5, "second")):
+        facts = FACTS | {"steps": steps, "from_committed": steps == 5}
+        part.with_suffix(".json").write_text(json.dumps(facts))
+        part.with_suffix(".csv").write_text(log)
+        assemble.keep_logs(part, place)
+        assemble.keep_logs(part, place)  # assembled once more
+    record = json.loads((place / "training.json").read_text())
+    assert record["steps"] == 5 and [was["steps"] for was in record["before"]] == [10]
+    assert (place / "training.csv").read_text() == "first"
+    assert (place / "training-02.csv").read_text() == "second"
+
+
 def test_what_went_on_from_committed_weights_lists_what_came_before(parts, assembled):
     more = FACTS | {"steps": 5, "from_committed": True}
     (parts / "unet.json").write_text(json.dumps(more))

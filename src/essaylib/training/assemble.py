@@ -16,7 +16,7 @@ from essaylib import corpus, paths
 from essaylib.training.loop import made
 from essaylib.training.unet import scheduler
 
-STAGES = ("clip", "autoencoder", "judge", "judge-vendor", "unet")
+STAGES = ("clip", "autoencoder", "judge", "judge-2", "judge-vendor", "unet")
 CLIPS = {
     "clip-unnamed": "clip-unnamed",
     "clip-first": "clip-halves/first",
@@ -91,9 +91,7 @@ def is_early(name: str) -> bool:
 def copy_unet(part: Path, place: Path) -> None:
     """Write a U-Net that stands beside the embedded model's: earlier, or of other drawings."""
     UNet2DConditionModel.from_pretrained(part).half().save_pretrained(place)
-    for log in (part.with_suffix(".csv"), part.with_suffix(".json")):
-        if log.is_file():
-            shutil.copy(log, place / f"training{log.suffix}")
+    keep_logs(part, place)
     write_sums(place)
 
 
@@ -101,10 +99,21 @@ def copy_clip(parts: Path, name: str, place: Path) -> None:
     """Write a CLIP that reads with the embedded model's tokenizer, and how it was trained."""
     CLIPModel.from_pretrained(parts / name, dtype=torch.float32).half().save_pretrained(place)
     load_in_full(place / "config.json")
-    for log in (f"{name}.csv", f"{name}.json"):
-        if (parts / log).is_file():
-            shutil.copy(parts / log, place / f"training{Path(log).suffix}")
+    keep_logs(parts / name, place)
     write_sums(place)
+
+
+def keep_logs(part: Path, place: Path) -> None:
+    """Write beside a part how it was trained, as `training.json`, and each stretch's losses."""
+    record = place / "training.json"
+    was = json.loads(record.read_text()) if record.is_file() else None
+    if facts := stretch(part.with_suffix(".json"), was):
+        record.write_text(json.dumps(facts, indent=2) + "\n")
+        number = 1 + len(facts.get("before", []))
+        if (log := part.with_suffix(".csv")).is_file():
+            shutil.copy(
+                log, place / (f"training-{number:02d}.csv" if number > 1 else "training.csv")
+            )
 
 
 def prefix_keys(weights: Path) -> None:
