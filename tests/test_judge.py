@@ -11,6 +11,8 @@ from essaylib import judge as judging
 from essaylib.errors import EssayError
 from essaylib.judge import SHADES, SIDE, TRAITS, UNSURE, Judge, Network, decide, traits
 
+READERS = (((8, 8, 16, 16), torch.nn.Linear), ((8, 16), judging.Cosine))
+
 
 @pytest.fixture
 def small_judge():
@@ -18,10 +20,10 @@ def small_judge():
     settings = {
         "concepts": ["one", "two", "three"],
         "vendors": ("a", "b"),
-        "temperature": {"concept": 1.0, "vendor": 1.0},
+        "temperature": {"concept": 16.0, "vendor": 1.0},
         "threshold": {"concept": 0.9, "vendor": 0.0},
     }
-    return Judge(Network(3, 2, widths=(8, 8, 16, 16)), settings)
+    return Judge(Network(3, 2, READERS), settings)
 
 
 def pictures(n: int, side: int = 128) -> np.ndarray:
@@ -38,6 +40,13 @@ def test_what_is_unsure_counts_as_none(small_judge):
     found = small_judge(pictures(5))
     assert (found.concept == UNSURE).all()
     assert (found.best_concept >= 0).all() and (found.vendor >= 0).all()
+
+
+def test_a_concept_is_a_direction_whatever_the_length():
+    head = judging.Cosine(8, 5)
+    features = torch.rand(3, 8)
+    torch.testing.assert_close(head(features), head(10 * features))
+    assert head(head.weight.detach()).argmax(1).tolist() == list(range(5))
 
 
 def test_paper_has_one_colour_and_no_ink():
@@ -99,7 +108,7 @@ def test_unfit_pictures_are_refused(small_judge, images, message):
 
 
 def test_a_saved_judge_judges_alike(small_judge, tmp_path, monkeypatch):
-    monkeypatch.setattr(judging, "Network", lambda c, v: Network(c, v, widths=(8, 8, 16, 16)))
+    monkeypatch.setattr(judging, "Network", lambda c, v: Network(c, v, READERS))
     small_judge.save(tmp_path)
     again = Judge.load(tmp_path)
     images = pictures(3)

@@ -216,10 +216,50 @@ def test_jitter_of_no_strength_leaves_colours_and_place():
 
 
 def test_shuffled_tiles_keep_every_pixel():
-    images = np.random.default_rng(0).integers(0, 256, (3, 128, 128, 3), np.uint8)
-    out = judge.shuffled(images, np.random.default_rng(1))
-    assert not np.array_equal(out, images)
-    assert np.array_equal(np.sort(out.reshape(3, -1)), np.sort(images.reshape(3, -1)))
+    pixels = torch.rand(3, 3, 64, 64)
+    out = judge.tiled(pixels, 8, np.random.default_rng(1))
+    assert not torch.equal(out, pixels)
+    assert torch.equal(out.flatten(1).sort(1).values, pixels.flatten(1).sort(1).values)
+
+
+def test_scrambled_latents_keep_their_strengths_and_lose_their_places(monkeypatch):
+    latents = np.random.default_rng(0).normal(size=(2, 4, 16, 16)).astype(np.float32)
+    monkeypatch.setattr(judge.features, "corpus_latents", lambda vae, data: latents)
+    monkeypatch.setattr(judge, "painted", lambda vae, found: found.numpy())
+    out = judge.scrambled(None, None)
+    strengths = [np.abs(np.fft.fft2(x)) for x in (latents, out)]
+    np.testing.assert_allclose(*strengths, rtol=1e-3, atol=1e-3)
+    assert abs(np.corrcoef(latents.ravel(), out.ravel())[0, 1]) < 0.2
+
+
+def test_what_shows_nothing_is_made_of_pictures():
+    rng = np.random.default_rng(0)
+    pixels = torch.arange(12.0).view(12, 1, 1, 1).expand(12, 3, 64, 64).contiguous()
+    pixels[:, 0] += torch.linspace(0, 0.9, 64)
+    found = judge.nothing(pixels, 6, rng)
+    quarters = found[:3, 1, ::63, ::63].flatten(1)
+    assert found.shape == (6, 3, 64, 64) and quarters.std(1).min() > 0, "of several pictures"
+    assert (found[3:, 1].flatten(1).std(1) == 0).all(), "of one picture"
+    assert not torch.equal(found[3:, 0], found[3:, 0].sort(-1).values), "with its tiles shuffled"
+
+
+def test_the_answer_is_the_concept_and_a_little_its_kin():
+    data = corpus.load().table.drop_duplicates("concept")
+    concepts = list(data.concept[:300])
+    found = judge.answers(concepts, judge.KIN)
+    torch.testing.assert_close(found.sum(1), torch.ones(300))
+    assert (found.diagonal() >= 0.9).all() and (found > 0).all()
+    kin = data.subgroup[:300].to_numpy() == data.subgroup.iloc[0]
+    assert found[0][kin].min() > found[0][~kin].max()
+
+
+def test_colours_are_taken_from_some_and_exchanged_in_others():
+    red = torch.ones(300, 3, 4, 4) * torch.tensor([1.0, 0, 0]).view(3, 1, 1)
+    found = judge.recolour(red.clone(), np.random.default_rng(1))[:, :, 0, 0]
+    grey = (found - found[:, :1]).abs().amax(1) < 1e-6
+    assert (
+        25 < grey.sum() < 75 and 150 < (found == red[:, :, 0, 0]).all(1).sum() <= 300 - grey.sum()
+    )
 
 
 def test_maps_are_restyled_in_training_alone():

@@ -1,4 +1,4 @@
-"""The judge: a small network that names the concept and the vendor of a picture.
+"""The judge: small networks that name the concept and the vendor of a picture.
 
 Adherence and concentration must not be scored by the CLIP that conditions the model, so they are
 scored by this one. It learnt from pixels alone: training drawings, their autoencoder round trips,
@@ -12,6 +12,7 @@ drawing, and knows little of drawings that it has not seen.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,10 +64,27 @@ class Manner(nn.Module):
         return self.out(self.drop(torch.relu(self.hidden(self.standard(traits)))))
 
 
-class Network(nn.Module):
-    """Concept and vendor logits of pictures (n, 3, 64, 64) in [-1, 1]."""
+class Cosine(nn.Module):
+    """Logits by direction alone: cosines to one direction a class, times a learned scale.
 
-    def __init__(self, concepts: int, vendors: int, widths=(32, 64, 128, 256)) -> None:
+    With three drawings a class, the lengths of features tell which drawing it was (Gidaris and
+    Komodakis 2018, "Dynamic Few-Shot Visual Learning without Forgetting").
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(classes, width) / width**0.5)
+        self.scale = nn.Parameter(torch.tensor(16.0))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        directions = nn.functional.normalize(self.weight, dim=-1)
+        return self.scale * nn.functional.normalize(features, dim=-1) @ directions.T
+
+
+class Reader(nn.Module):
+    """A residual network that reads concepts: pictures to features, features to logits."""
+
+    def __init__(self, concepts: int, widths: Sequence[int], head: type[nn.Module]) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(3, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
@@ -74,15 +92,38 @@ class Network(nn.Module):
         sizes = zip((widths[0], *widths), widths, strict=False)
         self.blocks = nn.Sequential(*(Block(a, b, 2 if a != b else 1) for a, b in sizes))
         self.drop = nn.Dropout(0.2)
-        self.concept = nn.Linear(widths[-1], concepts)
+        self.concept = head(widths[-1], concepts)
+
+    def features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return what the concept is read from: (n, widths[-1]), means over the last maps."""
+        return self.blocks(self.stem(pixels)).mean(dim=(2, 3))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.concept(self.drop(self.features(pixels)))
+
+
+READERS = (((32, 64, 128, 256), nn.Linear), ((48, 96, 192, 256, 256), Cosine))
+"""Widths and head of each reader. Two that differ err less often together than either alone."""
+
+
+class Network(nn.Module):
+    """Concept and vendor of pictures (n, 3, 64, 64) in [-1, 1]."""
+
+    def __init__(self, concepts: int, vendors: int, readers: Sequence = READERS) -> None:
+        super().__init__()
+        self.readers = nn.ModuleList(Reader(concepts, *shape) for shape in readers)
+        self.widths = [widths[-1] for widths, _ in readers]
         self.vendor = Manner(vendors)
 
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return what the concept is read from: (n, 256), means over the last feature maps."""
-        return self.blocks(self.stem(pixels)).mean(dim=(2, 3))
+        """Return the readers' features side by side: (n, sum of their widths)."""
+        return torch.cat([reader.features(pixels) for reader in self.readers], dim=1)
 
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.concept(self.drop(self.features(pixels))), self.vendor(traits(pixels))
+    def concept(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the mean of the readers' log-probabilities (n, concepts), from `features`."""
+        parts = zip(self.readers, features.split(self.widths, dim=1), strict=True)
+        said = [reader.concept(part).log_softmax(1) for reader, part in parts]
+        return torch.stack(said).mean(0)
 
 
 def traits(pixels: torch.Tensor) -> torch.Tensor:
@@ -108,7 +149,7 @@ class Judgement:
 
     `concept` and `vendor` are indices (n,), `UNSURE` where the judge will not say; `best_concept`
     and `best_vendor` are its first guesses whether it is sure or not. Probabilities are (n, k);
-    `features` (n, 256) are what the concept was read from.
+    `features` (n, 512) are what the concept was read from.
     """
 
     concept: np.ndarray

@@ -44,7 +44,7 @@ def load(run: Run, pipe: Any, check: int = 32, seed: int = 0) -> dict[str, np.nd
     """Return the judge's answers, one row an image of the run.
 
     concept, vendor (-1 where unsure), best_concept, best_vendor, confidence (the concept's
-    probability), features (n, 256), sharpness (the Laplacian's energy). `check` images are judged
+    probability), features (n, 512), sharpness (the Laplacian's energy). `check` images are judged
     again first. Raises `EssayError` where the answers are missing, belong to other weights, or do
     not come out again.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,18 +13,28 @@ from diffusers import AutoencoderKL
 
 from essaylib import corpus, features
 from essaylib.corpus import VENDORS
-from essaylib.judge import SIDE, Judge, Network, traits
+from essaylib.judge import SIDE, Judge, Network, Reader, prepare, traits
 from essaylib.training.clip import augment, to_pixels
 from essaylib.training.loop import Schedule, Stage, made, train
 
-SCHEDULE = Schedule(steps=7000, lr=3e-3, batch=128, warmup=200, decay=0.8, ema=0.998)
+SCHEDULE = Schedule(steps=5000, lr=3e-3, batch=128, warmup=200, decay=0.8, ema=0.998)
 VENDOR_SCHEDULE = Schedule(steps=1500, lr=1e-3, batch=512, warmup=50, decay=0.8)
 NONSENSE = 0.05
 """Share of meaningless pictures that the judge may name."""
+EXPOSED = 0.1
+"""Share of pictures in training that show nothing, of which the network is to expect nothing."""
+KIN = 0.05
+"""Share of the answer that belongs to concepts of the same subgroup."""
+ASTRAY = 0.4
+"""Most noise on the latents of the third view of a drawing.
+
+A sampler's latents are never quite those of a drawing, and the judge must not stumble over what the
+decoder then paints.
+"""
 MILD = 0.2
 """How far pictures are jittered from which a vendor is learned, which is known by its palette."""
 VIEWS = 4
-"""Jittered views of each drawing, and of each round trip, from which a vendor is learned."""
+"""Jittered views of each picture from which a vendor is learned."""
 
 
 def run(
@@ -32,7 +43,7 @@ def run(
     vae: Path = Path("checkpoints/vae"),
     start: Path | None = None,
 ) -> Judge:
-    """Train on `train` drawings and their autoencoder round trips; return a calibrated judge.
+    """Train on `train` drawings and what the autoencoder makes of them; return a calibrated judge.
 
     `start` is a folder of committed weights to go on from. The vendor is always learned anew: it
     takes half a minute.
@@ -41,48 +52,64 @@ def run(
     concepts = list(dict.fromkeys(data.table.concept))
     learnt, unseen = data.where(split="train"), data.where(split="validation")
     decoder = AutoencoderKL.from_pretrained(made(vae)).to(schedule.device)
-    pictures = torch.stack([small(learnt.rgb()), small(decoded(decoder, learnt))])
+    views = learnt.rgb(), decoded(decoder, learnt), decoded(decoder, learnt, ASTRAY)
+    pictures = torch.stack([*map(small, views)])
     network = Judge.load(start).network if start else Network(len(concepts), len(VENDORS))
     network.to(schedule.device, memory_format=torch.channels_last)
     truth = labels(learnt, concepts)
     judge = Judge(network, blank(concepts))
-    shapes(judge, pictures, truth[0], unseen, schedule, folder, start)
+    for number in range(len(network.readers)):
+        shapes(judge, number, pictures, truth[0], unseen, schedule, folder, start)
     manners(judge, pictures, truth[1], unseen, schedule, folder)
     network.cpu().eval()
-    calibrate(judge, unseen, decoded(decoder, unseen))
+    calibrate(judge, unseen, decoded(decoder, unseen), scrambled(decoder, unseen))
     return judge
 
 
-def shapes(judge: Judge, pictures, truth, unseen, schedule: Schedule, folder: Path, start) -> None:
-    """Teach concepts, whatever the colours, the place and the house style.
+def shapes(
+    judge: Judge, number: int, pictures, truth, unseen, schedule: Schedule, folder: Path, start
+) -> None:
+    """Teach one reader concepts, whatever the colours, the place and the house style.
 
-    pictures: uint8 (2, n, 64, 64, 3), drawings and their round trips; truth: (n,).
+    pictures: uint8 (views, n, 64, 64, 3) of the same n drawings; truth: (n,). The first reader is
+    shown these alone; the others also some without their colours, and some that show nothing, so
+    that they err elsewhere.
     """
-    network, n = judge.network, len(truth)
-    network.vendor.requires_grad_(False)
-    rng = np.random.default_rng(schedule.seed)
-    torch_rng = torch.Generator().manual_seed(schedule.seed)
-    mixing = network.blocks[0].register_forward_hook(Restyle(schedule.seed))
+    reader, n = judge.network.readers[number], len(truth)
+    wanted = answers(judge.concepts, KIN if number else 0.0)
+    rng = np.random.default_rng(schedule.seed + number)
+    torch_rng = torch.Generator().manual_seed(schedule.seed + number)
+    mixing = reader.blocks[0].register_forward_hook(Restyle(schedule.seed + number))
 
-    def loss(step: int, progress: float):
-        chosen = rng.integers(n, size=schedule.batch)
-        pixels = augment(pictures[rng.integers(2, size=schedule.batch), chosen], torch_rng)
+    def shown(chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        view = rng.integers(len(pictures), size=len(chosen))
+        pixels, target = augment(pictures[view, chosen], torch_rng), wanted[truth[chosen]]
         if rng.random() < 0.3:
             pixels = F.avg_pool2d(pixels, 3, stride=1, padding=1, count_include_pad=False)
-        pixels = cover(pixels, rng).to(schedule.device, memory_format=torch.channels_last)
-        said = network.concept(network.drop(network.features(pixels)))
-        return F.cross_entropy(said, truth[chosen].to(said.device), label_smoothing=0.1), {}
+        if not number:
+            return cover(pixels, rng), target
+        pixels, empty = cover(recolour(pixels, rng), rng), int(EXPOSED * len(chosen))
+        pixels[:empty], target[:empty] = nothing(pixels, empty, rng), 1 / len(judge.concepts)
+        return pixels, target
+
+    def loss(step: int, progress: float):
+        pixels, target = shown(rng.integers(n, size=schedule.batch))
+        said = reader(pixels.to(schedule.device, memory_format=torch.channels_last))
+        return F.cross_entropy(said, target.to(said.device)), {}
 
     def validate() -> dict:
-        network.eval()
-        right = judge(unseen.rgb()).best_concept == labels(unseen, judge.concepts)[0].numpy()
-        network.train()
-        return {"top1": right.mean()}
+        reader.eval()
+        pixels = prepare(torch.from_numpy(unseen.rgb())).to(schedule.device)
+        with torch.no_grad():
+            said = reader(pixels).argmax(1).cpu()
+        reader.train()
+        return {"top1": (said == labels(unseen, judge.concepts)[0]).float().mean()}
 
-    network.train()
-    train(Stage("judge", network, loss, folder, validate, every=250, start=start), schedule)
+    reader.train()
+    name = "judge" if not number else f"judge-{number + 1}"
+    train(Stage(name, reader, loss, folder, validate, every=250, start=start), schedule)
     mixing.remove()
-    settle(network, pictures, torch_rng)
+    settle(reader, lambda batch: shown(batch)[0], n)
 
 
 class Restyle:
@@ -112,7 +139,7 @@ class Restyle:
 def manners(judge: Judge, pictures, truth, unseen, schedule: Schedule, folder: Path) -> None:
     """Teach vendors, from the palette and the margins of mildly jittered pictures.
 
-    pictures: uint8 (2, n, 64, 64, 3), drawings and their round trips; truth: (n,).
+    pictures: uint8 (views, n, 64, 64, 3) of the same n drawings; truth: (n,).
     """
     schedule = replace(VENDOR_SCHEDULE, seed=schedule.seed, device=schedule.device)
     manner, n = judge.network.vendor.requires_grad_(True), len(truth)
@@ -146,13 +173,35 @@ def small(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(means.round().astype(np.uint8))
 
 
-@torch.no_grad()
-def decoded(vae: AutoencoderKL, data: corpus.Corpus) -> np.ndarray:
-    """Return the autoencoder's round trip of drawings, uint8 (n, 128, 128, 3)."""
-    latents = torch.from_numpy(features.corpus_latents(vae, data)) / vae.config.scaling_factor
-    parts = [vae.decode(part.to(vae.device)).sample.cpu() for part in latents.split(32)]
-    pixels = (torch.cat(parts).clamp(-1, 1) + 1) * 127.5
-    return pixels.round().byte().permute(0, 2, 3, 1).numpy()
+def decoded(vae: AutoencoderKL, data: corpus.Corpus, noise: float = 0.0) -> np.ndarray:
+    """Return the autoencoder's round trip of drawings, uint8 (n, 128, 128, 3).
+
+    Each one's latents get noise of up to `noise` times their standard deviation, which is 1.
+    """
+    latents = torch.from_numpy(features.corpus_latents(vae, data))
+    rng = torch.Generator().manual_seed(0)
+    strength = noise * torch.rand(len(latents), 1, 1, 1, generator=rng)
+    return painted(vae, latents + strength * torch.randn(latents.shape, generator=rng))
+
+
+def scrambled(vae: AutoencoderKL, data: corpus.Corpus) -> np.ndarray:
+    """Return pictures that show nothing, one for each drawing: uint8 (n, 128, 128, 3).
+
+    Waves of its latents keep their strengths and get phases from noise, the same in all channels:
+    its colours and its coarseness are there, in blotches, as a poor generator paints them.
+    """
+    latents = torch.from_numpy(features.corpus_latents(vae, data))
+    rng = torch.Generator().manual_seed(0)
+    phases = torch.fft.fft2(torch.randn(len(latents), 1, *latents.shape[2:], generator=rng))
+    return painted(vae, torch.fft.ifft2(torch.fft.fft2(latents) * phases.sgn()).real)
+
+
+def painted(vae: AutoencoderKL, latents: torch.Tensor) -> np.ndarray:
+    """Decode scaled latents to uint8 (n, 128, 128, 3)."""
+    parts = (latents / vae.config.scaling_factor).split(32)
+    with torch.no_grad():
+        pixels = torch.cat([vae.decode(part.to(vae.device)).sample.cpu() for part in parts])
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
 
 
 def labels(data: corpus.Corpus, concepts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -164,6 +213,49 @@ def labels(data: corpus.Corpus, concepts: list[str]) -> tuple[torch.Tensor, torc
     )
 
 
+def answers(concepts: list[str], share: float = KIN) -> torch.Tensor:
+    """Return what to answer for each concept, (k, k): nine tenths itself, `share` its subgroup."""
+    table = corpus.load().table.drop_duplicates("concept").set_index("concept")
+    group = table.subgroup.loc[concepts].to_numpy()
+    kin = torch.from_numpy(group[:, None] == group[None, :]).float()
+    kin /= kin.sum(1, keepdim=True)
+    return 0.9 * torch.eye(len(concepts)) + share * kin + (0.1 - share) / len(concepts)
+
+
+def recolour(pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Take the colour of a sixth of the pictures, and exchange the channels of another sixth."""
+    lot = rng.random(len(pixels))
+    grey, other = np.flatnonzero(lot < 1 / 6), np.flatnonzero(lot > 5 / 6)
+    pixels[grey] = pixels[grey].mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    pixels[other] = pixels[other][:, rng.permutation(3)]
+    return pixels
+
+
+def nothing(pixels: torch.Tensor, count: int, rng: np.random.Generator) -> torch.Tensor:
+    """Return pictures that show nothing: quarters of four, or one in 64 tiles that were shuffled.
+
+    pixels: (n, 3, h, h). A network that has met such pictures is less sure of others of their kind
+    (Hendrycks et al. 2019, "Deep Anomaly Detection with Outlier Exposure").
+    """
+    half = count // 2
+    found = pixels[rng.permutation(len(pixels))[:count]].clone()
+    middle = pixels.shape[-1] // 2
+    for top in (slice(None, middle), slice(middle, None)):
+        for left in (slice(None, middle), slice(middle, None)):
+            found[:half, :, top, left] = pixels[rng.permutation(len(pixels))[:half], :, top, left]
+    found[half:] = tiled(found[half:], 8, rng)
+    return found
+
+
+def tiled(pixels: torch.Tensor, tiles: int, rng: np.random.Generator) -> torch.Tensor:
+    """Shuffle the `tiles` × `tiles` parts of pictures (n, c, h, h), each its own way."""
+    n, side = len(pixels), pixels.shape[-1] // tiles
+    parts = F.unfold(pixels, side, stride=side)
+    order = torch.from_numpy(np.stack([rng.permutation(tiles**2) for _ in range(n)]))
+    parts = parts.gather(2, order[:, None].expand_as(parts))
+    return F.fold(parts, pixels.shape[-2:], side, stride=side)
+
+
 def cover(pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Whiten one rectangle of the whole batch, so that no single detail decides."""
     height, width = rng.integers(8, 28, 2)
@@ -173,17 +265,17 @@ def cover(pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 @torch.no_grad()
-def settle(network: Network, pictures: torch.Tensor, rng: torch.Generator) -> None:
-    """Estimate the batch statistics anew for the averaged weights."""
-    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+def settle(reader: Reader, shown: Callable, n: int, rounds: int = 2) -> None:
+    """Estimate the batch statistics anew for the averaged weights, on what training shows."""
+    norms = [m for m in reader.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
-    network.train()
-    device = next(network.parameters()).device
-    for part in pictures.flatten(0, 1)[::3].split(256):
-        network.features(augment(part, rng, torch.full((len(part),), MILD)).to(device))
-    network.eval()
+    reader.train()
+    device = next(reader.parameters()).device
+    for part in torch.randperm(n).repeat(rounds).split(256):
+        reader.features(shown(part.numpy()).to(device))
+    reader.eval()
 
 
 def blank(concepts: list[str]) -> dict:
@@ -192,12 +284,12 @@ def blank(concepts: list[str]) -> dict:
     return {"concepts": concepts, "vendors": VENDORS, "temperature": one, "threshold": zero}
 
 
-def calibrate(judge: Judge, unseen: corpus.Corpus, round_trips: np.ndarray) -> None:
+def calibrate(judge: Judge, unseen: corpus.Corpus, round_trips: np.ndarray, nonsense) -> None:
     """Set temperatures and thresholds on validation drawings.
 
     Temperatures minimise the log loss of drawings and their round trips. The concept threshold is
-    such that no more than `NONSENSE` of pictures that show nothing (drawings whose 16 tiles were
-    shuffled) are given a name; a vendor must be likelier than all the others together.
+    such that no more than `NONSENSE` of pictures that show nothing are given a name; a vendor must
+    be likelier than all the others together.
     """
     pictures = np.concatenate([unseen.rgb(), round_trips])
     truth = labels(unseen, judge.concepts)
@@ -206,14 +298,6 @@ def calibrate(judge: Judge, unseen: corpus.Corpus, round_trips: np.ndarray) -> N
     for name, logits, right in zip(("concept", "vendor"), (concept, vendor), truth, strict=True):
         losses = [F.cross_entropy(logits / t, right.repeat(2)).item() for t in grid]
         judge.temperature[name] = float(grid[int(np.argmin(losses))].round(3))
-    nonsense = judge(shuffled(pictures, np.random.default_rng(0))).concept_probs.max(1)
-    judge.threshold["concept"] = float(np.quantile(nonsense, 1 - NONSENSE).round(3))
+    named = judge(nonsense).concept_probs.max(1)
+    judge.threshold["concept"] = float(np.quantile(named, 1 - NONSENSE).round(3))
     judge.threshold["vendor"] = 0.5
-
-
-def shuffled(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return pictures whose 4 × 4 tiles were shuffled, each its own way."""
-    n, side = len(images), images.shape[1] // 4
-    tiles = images.reshape(n, 4, side, 4, side, 3).swapaxes(2, 3).reshape(n, 16, side, side, 3)
-    tiles = np.stack([t[rng.permutation(16)] for t in tiles])
-    return tiles.reshape(n, 4, 4, side, side, 3).swapaxes(2, 3).reshape(images.shape)

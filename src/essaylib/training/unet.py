@@ -38,8 +38,8 @@ EMPTY = 0.1
 DROPOUT = 0.1
 """Share of the features that each residual block loses at a step (Ho et al. 2020).
 
-Without it the network learns its drawings by heart: over 6,342 steps the error under pure noise fell
-from 0.33 to 0.19 on drawings that it was shown, and rose from 0.51 to 0.52 on others.
+Without it the network learns its drawings by heart: over 6,342 steps the error under pure noise
+fell from 0.33 to 0.19 on drawings that it was shown, and rose from 0.51 to 0.52 on others.
 """
 NAMED = 0.85
 """Share of the captions that name the vendor: what one that does not asks for has four answers."""
