@@ -44,6 +44,20 @@ def test_training_lowers_the_loss_and_keeps_averages(tmp_path):
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
 
 
+def test_modules_learn_in_training_mode_and_are_validated_in_evaluation_mode(tmp_path):
+    stage, modes = line(tmp_path), {"learns": set(), "validated": set()}
+    plain = stage.loss
+
+    def loss(step, progress):
+        modes["learns"].add(stage.modules.training)
+        return plain(step, progress)
+
+    stage.loss, stage.validate = loss, lambda: modes["validated"].add(stage.modules.training) or {}
+    stage.modules.eval()
+    train(stage, Schedule(steps=25, lr=1e-3, batch=1, device="cpu"))
+    assert modes == {"learns": {True}, "validated": {False}}
+
+
 def test_a_run_goes_on_from_its_checkpoint(tmp_path):
     train(line(tmp_path), Schedule(steps=20, lr=1e-3, batch=1, device="cpu"))
     facts = train(line(tmp_path), Schedule(steps=50, lr=1e-3, batch=1, device="cpu"))

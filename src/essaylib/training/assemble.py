@@ -75,12 +75,12 @@ def keep_history(parts: Path, out: Path) -> None:
     place = out / "history"
     (place / "samples").mkdir(parents=True, exist_ok=True)
     for name, facts in stages.items():
-        stretch = 1 + len(facts.get("before", []))
+        number = ordinal(facts)
         if (log := parts / f"{name}.csv").is_file():
-            shutil.copy(log, place / f"{name}-{stretch:02d}.csv")
+            shutil.copy(log, place / f"{name}-{number:02d}.csv")
         if name == "unet":
             for picture in sorted((parts / "unet-samples").glob("*.webp")):
-                shutil.copy(picture, place / "samples" / f"{stretch:02d}-{picture.name}")
+                shutil.copy(picture, place / "samples" / f"{number:02d}-{picture.name}")
 
 
 def is_early(name: str) -> bool:
@@ -109,11 +109,9 @@ def keep_logs(part: Path, place: Path) -> None:
     was = json.loads(record.read_text()) if record.is_file() else None
     if facts := stretch(part.with_suffix(".json"), was):
         record.write_text(json.dumps(facts, indent=2) + "\n")
-        number = 1 + len(facts.get("before", []))
+        later = f"-{ordinal(facts):02d}" if ordinal(facts) > 1 else ""
         if (log := part.with_suffix(".csv")).is_file():
-            shutil.copy(
-                log, place / (f"training-{number:02d}.csv" if number > 1 else "training.csv")
-            )
+            shutil.copy(log, place / f"training{later}.csv")
 
 
 def prefix_keys(weights: Path) -> None:
@@ -165,6 +163,11 @@ def stretch(path: Path, was: dict | None) -> dict | None:
     if last == facts:  # assembled once more
         return was
     return facts | {"before": [last, *was.get("before", [])]}
+
+
+def ordinal(facts: dict) -> int:
+    """Which stretch of its stage a record is of, counted from 1."""
+    return 1 + len(facts.get("before", []))
 
 
 def write_sums(folder: Path) -> None:

@@ -142,7 +142,9 @@ def judge(
     parts: Parts = PARTS,
     from_committed: Committed = False,
 ):
-    """Train the judge on drawings and the autoencoder's round trips of them.
+    """Train the judge on drawings and what the autoencoder makes of them.
+
+    It has two readers of concepts, which learn one after the other: steps and minutes are for each.
 
     Example: essay train judge --minutes 20
     """

@@ -124,13 +124,11 @@ def run(
 
     @torch.no_grad()
     def validate() -> dict:
-        clip.eval()
         pixels = to_pixels(torch.from_numpy(unseen.rgb(size=SIDE))).to(schedule.device)
         a = F.normalize(clip.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
         b = torch.cat([embed(clip, words, every[i : i + 128]) for i in range(0, len(every), 128)])
         order = (a @ F.normalize(b, dim=-1).T).argsort(dim=1, descending=True).cpu().numpy()
         truth = np.array([every.index(c) for c in unseen.table.concept])[:, None]
-        clip.train()
         return {f"top{k}": (order[:, :k] == truth).any(1).mean() for k in (1, 5)}
 
     train(Stage(name, clip, loss, folder, validate, start=start), schedule)

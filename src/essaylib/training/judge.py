@@ -97,15 +97,13 @@ def shapes(
         said = reader(pixels.to(schedule.device, memory_format=torch.channels_last))
         return F.cross_entropy(said, target.to(said.device)), {}
 
-    def validate() -> dict:
-        reader.eval()
-        pixels = prepare(torch.from_numpy(unseen.rgb())).to(schedule.device)
-        with torch.no_grad():
-            said = reader(pixels).argmax(1).cpu()
-        reader.train()
-        return {"top1": (said == labels(unseen, judge.concepts)[0]).float().mean()}
+    others = prepare(torch.from_numpy(unseen.rgb())).to(schedule.device)
+    right = labels(unseen, judge.concepts)[0]
 
-    reader.train()
+    @torch.no_grad()
+    def validate() -> dict:
+        return {"top1": (reader(others).argmax(1).cpu() == right).float().mean()}
+
     name = "judge" if not number else f"judge-{number + 1}"
     train(Stage(name, reader, loss, folder, validate, every=250, start=start), schedule)
     mixing.remove()
@@ -158,12 +156,10 @@ def manners(judge: Judge, pictures, truth, unseen, schedule: Schedule, folder: P
         return F.cross_entropy(said, truth[chosen].to(said.device), label_smoothing=0.05), {}
 
     def validate() -> dict:
-        manner.eval()
         right = judge(unseen.rgb()).best_vendor == labels(unseen, judge.concepts)[1].numpy()
-        manner.train()
         return {"vendor_top1": right.mean()}
 
-    train(Stage("judge-vendor", manner.train(), loss, folder, validate, every=500), schedule)
+    train(Stage("judge-vendor", manner, loss, folder, validate, every=500), schedule)
 
 
 def small(images: np.ndarray) -> torch.Tensor:
@@ -213,7 +209,7 @@ def labels(data: corpus.Corpus, concepts: list[str]) -> tuple[torch.Tensor, torc
     )
 
 
-def answers(concepts: list[str], share: float = KIN) -> torch.Tensor:
+def answers(concepts: list[str], share: float) -> torch.Tensor:
     """Return what to answer for each concept, (k, k): nine tenths itself, `share` its subgroup."""
     table = corpus.load().table.drop_duplicates("concept").set_index("concept")
     group = table.subgroup.loc[concepts].to_numpy()

@@ -80,10 +80,10 @@ class Stage:
     """A stage of training: what learns, from what, and where it is kept.
 
     `loss(step, progress)` returns the loss of one fresh batch, to be differentiated, and a dict of
-    numbers for the log. `validate()`, where given, is called with the averaged weights in place.
-    `start` is where the weights came from, if training goes on from some. `limit()`, where given,
-    is called after every step and may hold weights within bounds. `facts` are what the record says
-    beside the schedule.
+    numbers for the log. `validate()`, where given, is called with the averaged weights in place and
+    the modules in evaluation mode. `start` is where the weights came from, if training goes on from
+    some. `limit()`, where given, is called after every step and may hold weights within bounds.
+    `facts` are what the record says beside the schedule.
     """
 
     name: str
@@ -113,6 +113,7 @@ def train(stage: Stage, schedule: Schedule) -> dict:
     log = Log(stage.folder / f"{stage.name}.csv")
     bar = tqdm(total=schedule.steps, initial=step, desc=stage.name, mininterval=2, unit="step")
     start = time.monotonic() - seconds
+    stage.modules.train()
     while (progress := schedule.progress(step, time.monotonic() - start)) < 1:
         rate = schedule.rate(step, progress)
         for optimiser in optimisers:
@@ -139,7 +140,9 @@ def train(stage: Stage, schedule: Schedule) -> dict:
         bar.update()
         if step % stage.every == 0:
             with swapped(parameters, averages):
+                stage.modules.eval()
                 extra = stage.validate() if stage.validate else {}
+                stage.modules.train()
             row = log.write(step, time.monotonic() - start, schedule.lr * rate, extra)
             bar.set_postfix({k: f"{v:.3g}" for k, v in row.items() if k not in ("step", "seconds")})
             save(checkpoint, stage.modules, optimisers, averages, step, time.monotonic() - start)

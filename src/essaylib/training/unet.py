@@ -119,7 +119,7 @@ def run(
     if without is not None and without not in corpus.VENDORS:
         raise EssayError(f"There is no vendor {without!r}: choose {', '.join(corpus.VENDORS)}.")
     unet = UNet2DConditionModel.from_pretrained(start, dropout=DROPOUT) if start else build()
-    unet.to(schedule.device).train()
+    unet.to(schedule.device)
     # Explicit attention: the fused kernel's backward is slow on a CPU for narrow heads.
     unet.set_attn_processor(AttnProcessor())
     noise = scheduler()
@@ -146,7 +146,6 @@ def run(
 
     @torch.no_grad()
     def validate() -> dict:
-        unet.eval()
         early = folder / f"{name}-early"
         if reached >= EARLY and not early.exists():
             unet.save_pretrained(early)
@@ -154,15 +153,15 @@ def run(
         draw = torch.Generator().manual_seed(1)
         t = torch.linspace(50, 950, len(fixed)).long()
         eps = torch.randn(fixed.shape, generator=draw)
-        found = error(unet, noise, fixed, eps, t, read(named(unseen)))
-        unet.train()
-        return {"validation": found}
+        return {"validation": error(unet, noise, fixed, eps, t, read(named(unseen)))}
 
     if start:
         reopen(unet, read(named(learnt)[:64]))
     limit = Limiter(unet)
     facts = {"small": small, "without": without, "dropout": DROPOUT}
-    stage = Stage(name, unet, loss, folder, validate, 250, start, limit, facts)
+    stage = Stage(
+        name, unet, loss, folder, validate, every=250, start=start, limit=limit, facts=facts
+    )
     train(stage, schedule)
     return unet.eval()
 
