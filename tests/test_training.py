@@ -260,7 +260,7 @@ def test_what_shows_nothing_is_made_of_pictures():
 def test_the_answer_is_the_concept_and_a_little_its_kin():
     data = corpus.load().table.drop_duplicates("concept")
     concepts = list(data.concept[:300])
-    found = judge.answers(concepts, judge.KIN)
+    found = judge.answers(concepts, judge.PRACTICE[1].kin)
     torch.testing.assert_close(found.sum(1), torch.ones(300))
     assert (found.diagonal() >= 0.9).all() and (found > 0).all()
     kin = data.subgroup[:300].to_numpy() == data.subgroup.iloc[0]
@@ -316,15 +316,22 @@ def test_the_unet_predicts_v_and_reads_the_caption():
     context = torch.randn(2, 32, 256)
 
     def error(captions):
-        return unet.error(model, noise, clean, eps, t, captions)
+        return unet.residual(model, noise, clean, eps, t, captions)
 
     value = error(context)
-    assert value.ndim == 0 and torch.isfinite(value)
+    assert value.shape == clean.shape and torch.isfinite(value).all()
     assert torch.equal(value, error(context))
     assert not torch.equal(value, error(context.flip(0)))
     model.train()
     assert not torch.equal(value, error(context))  # features are dropped while it learns
     assert 10e6 < sum(p.numel() for p in model.parameters()) < 15e6
+
+
+def test_a_wrong_colour_costs_the_unet_more_than_wrong_detail():
+    colour = torch.ones(1, 4, 16, 16)
+    detail = colour * (-1.0) ** torch.arange(16)  # stripes: the mean over any 4 × 4 is nought
+    assert unet.penalty(detail).item() == pytest.approx(1)
+    assert unet.penalty(colour).item() == pytest.approx(1 + unet.COLOUR)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,6 @@ SCHEDULE = Schedule(steps=5000, lr=3e-3, batch=128, warmup=200, decay=0.8, ema=0
 VENDOR_SCHEDULE = Schedule(steps=1500, lr=1e-3, batch=512, warmup=50, decay=0.8)
 NONSENSE = 0.05
 """Share of meaningless pictures that the judge may name."""
-EXPOSED = 0.1
-"""Share of pictures in training that show nothing, of which the network is to expect nothing."""
-KIN = 0.05
-"""Share of the answer that belongs to concepts of the same subgroup."""
 ASTRAY = 0.4
 """Most noise on the latents of the third view of a drawing.
 
@@ -35,6 +31,24 @@ MILD = 0.2
 """How far pictures are jittered from which a vendor is learned, which is known by its palette."""
 VIEWS = 4
 """Jittered views of each picture from which a vendor is learned."""
+
+
+@dataclass(frozen=True)
+class Practice:
+    """What a reader practises on beside drawings as they are.
+
+    `kin` is the share of the answer that belongs to concepts of the same subgroup; `recoloured`
+    says whether some pictures lose their colours; `empty` is the share of pictures that show
+    nothing, of which nothing is to be expected.
+    """
+
+    kin: float = 0.0
+    recoloured: bool = False
+    empty: float = 0.0
+
+
+PRACTICE = (Practice(), Practice(kin=0.05, recoloured=True, empty=0.1))
+"""Of each of the judge's readers. They practise differently so that they err differently."""
 
 
 def run(
@@ -58,8 +72,9 @@ def run(
     network.to(schedule.device, memory_format=torch.channels_last)
     truth = labels(learnt, concepts)
     judge = Judge(network, blank(concepts))
-    for number in range(len(network.readers)):
-        shapes(judge, number, pictures, truth[0], unseen, schedule, folder, start)
+    for number, practice in enumerate(PRACTICE):
+        own = replace(schedule, seed=schedule.seed + number)
+        shapes(judge, number, practice, pictures, truth[0], unseen, own, folder, start)
     manners(judge, pictures, truth[1], unseen, schedule, folder)
     network.cpu().eval()
     calibrate(judge, unseen, decoded(decoder, unseen), scrambled(decoder, unseen))
@@ -67,29 +82,34 @@ def run(
 
 
 def shapes(
-    judge: Judge, number: int, pictures, truth, unseen, schedule: Schedule, folder: Path, start
+    judge: Judge,
+    number: int,
+    practice: Practice,
+    pictures,
+    truth,
+    unseen,
+    schedule: Schedule,
+    folder: Path,
+    start,
 ) -> None:
     """Teach one reader concepts, whatever the colours, the place and the house style.
 
-    pictures: uint8 (views, n, 64, 64, 3) of the same n drawings; truth: (n,). The first reader is
-    shown these alone; the others also some without their colours, and some that show nothing, so
-    that they err elsewhere.
+    pictures: uint8 (views, n, 64, 64, 3) of the same n drawings; truth: (n,).
     """
     reader, n = judge.network.readers[number], len(truth)
-    wanted = answers(judge.concepts, KIN if number else 0.0)
-    rng = np.random.default_rng(schedule.seed + number)
-    torch_rng = torch.Generator().manual_seed(schedule.seed + number)
-    mixing = reader.blocks[0].register_forward_hook(Restyle(schedule.seed + number))
+    wanted = answers(judge.concepts, practice.kin)
+    rng = np.random.default_rng(schedule.seed)
+    torch_rng = torch.Generator().manual_seed(schedule.seed)
+    mixing = reader.blocks[0].register_forward_hook(Restyle(schedule.seed))
 
     def shown(chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         view = rng.integers(len(pictures), size=len(chosen))
         pixels, target = augment(pictures[view, chosen], torch_rng), wanted[truth[chosen]]
         if rng.random() < 0.3:
             pixels = F.avg_pool2d(pixels, 3, stride=1, padding=1, count_include_pad=False)
-        if not number:
-            return cover(pixels, rng), target
-        pixels, empty = cover(recolour(pixels, rng), rng), int(EXPOSED * len(chosen))
-        pixels[:empty], target[:empty] = nothing(pixels, empty, rng), 1 / len(judge.concepts)
+        pixels = cover(recolour(pixels, rng) if practice.recoloured else pixels, rng)
+        if empty := int(practice.empty * len(chosen)):
+            pixels[:empty], target[:empty] = nothing(pixels, empty, rng), 1 / len(judge.concepts)
         return pixels, target
 
     def loss(step: int, progress: float):
