@@ -43,6 +43,14 @@ def test_an_adherence_that_ordinary_guidance_never_has_allows_no_comparison():
         leaving.regained(point, ordinary(), draws=2000)
 
 
+def test_a_curve_that_turns_back_can_be_met_at_its_last_place_too():
+    up_and_down = np.stack([[0.2, 0.6, 0.2], np.log([6.0, 4.0, 2.0])], axis=-1)[None]
+    point = np.array([[0.4, np.log(2 * np.sqrt(2))]])
+    assert leaving.times_at_last(point, up_and_down) == pytest.approx(1)
+    assert leaving.times_at_last(point, up_and_down[:, :2]) == pytest.approx(1 / np.sqrt(3))
+    assert np.isnan(leaving.times_at_last(np.array([[0.9, 1.0]]), up_and_down))
+
+
 def test_curves_take_the_settings_by_name():
     from types import SimpleNamespace
 

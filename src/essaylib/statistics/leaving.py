@@ -53,6 +53,20 @@ def regained(
     return claims.Test.of(found.difference, found.null.p)
 
 
+def times_at_last(point: np.ndarray, along: np.ndarray) -> float:
+    """Return how many times the variety of ordinary guidance `point` has where both obey alike.
+
+    point: outcomes (prompts, 2); along: (prompts, scales, 2). A curve that turns back has that
+    adherence more than once: `regained` takes the first place along the scales, this the last. NaN
+    where there is none.
+    """
+    if not within(point, along):
+        return float("nan")
+    level, log_variety = point.mean(axis=0)
+    x, y = frontier.curve(along)
+    return float(np.exp(log_variety - frontier.at(x[::-1], y[::-1], float(level))))
+
+
 def operations(
     run: Run,
     seen: Mapping[str, np.ndarray],
