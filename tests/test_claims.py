@@ -2,6 +2,7 @@ import json
 import math
 import re
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -94,6 +95,21 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p):
 def test_every_branch_of_the_rule(root, interval, p, control_ok, word):
     test = Test(sum(interval) / 2, *interval, p, 80)
     assert decide(claims.load()["guidance"], {"premium": test}, control_ok).verdict == word
+
+
+def test_numbers_of_numpy_are_recorded_as_json_knows_them(root):
+    test = Test(np.float64(0.2), 0.1, 0.3, np.float32(0.001), np.int64(80))
+    claims.record("guidance", test, control_ok=np.bool_(True), seed=np.int64(5))
+    kept = claims.recorded()["guidance"]
+    assert kept["control_ok"] is True and kept["seed"] == 5
+
+
+def test_a_file_that_was_cut_off_is_named_with_its_cure(root):
+    claims.record("guidance", Test(0.2, 0.1, 0.3, 0.001, 80), control_ok=True, seed=0)
+    path = claims.path_of("guidance")
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(EssayError, match="guidance.json is damaged.*essay run"):
+        claims.recorded()
 
 
 def test_two_statistics_that_differ_are_mixed(root):

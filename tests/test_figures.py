@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import essaylib
-from essaylib import figures, glue, plotting, provenance
+from essaylib import figures, glue, paths, plotting, provenance
 from essaylib.errors import EssayError
 
 SCHEMA = json.loads((Path(essaylib.__file__).parent / "figure.schema.json").read_text())
@@ -271,3 +271,35 @@ def test_a_published_book_has_links_under_the_figure(shell, sandbox):
     for word in ("cite", "data", "code", "verify"):
         assert f'href="{address}#{word}"' in output.data["text/html"]
     assert address in figures.load("guidance-concentration")["citation"]
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"data": 5}, "data is the table"),
+        ({"data": {"a": [1, 2], "b": [1]}}, "data is the table"),
+        ({"data": pd.DataFrame([[1, 2]], columns=["a", "a"])}, "two columns called 'a'"),
+        ({"caption": "By {n.width}."}, "not among its values"),
+    ],
+)
+def test_data_that_is_no_table_is_refused_in_words(chapter, settings, words):
+    with pytest.raises(EssayError, match=words):
+        draw(**settings)
+
+
+def test_a_claim_that_there_is_not_is_refused_before_anything_is_drawn(chapter):
+    folder = paths.book()
+    folder.mkdir(parents=True, exist_ok=True)
+    real = Path(essaylib.__file__).parents[2] / "book" / "claims.yml"
+    (folder / "claims.yml").write_bytes(real.read_bytes())
+    with pytest.raises(EssayError, match="no claim 'nope'"):
+        draw(claim="nope")
+    assert not figures.ids()
+
+
+def test_provenance_that_was_cut_off_is_named_with_its_cure(chapter):
+    draw()
+    path = figures.folder("guidance-concentration") / "provenance.json"
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(EssayError, match="damaged.*essay run"):
+        figures.load("guidance-concentration")

@@ -15,6 +15,7 @@ from essaylib.errors import EssayError
 from essaylib.training import autoencoder, clip, cross_attention, judge, tokenizer, unet
 from essaylib.training.loop import Schedule, Stage, build_optimisers, train
 from essaylib.training.muon import orthogonalise
+from essaylib.words import SIZE
 
 
 def line(folder, target=3.0):
@@ -175,7 +176,7 @@ def words(tmp_path_factory):
 
 
 def test_the_tokenizer_is_clips_with_its_own_marks(words):
-    assert len(words) <= tokenizer.SIZE and words.model_max_length == tokenizer.LENGTH
+    assert len(words) <= SIZE and words.model_max_length == tokenizer.LENGTH
     ids = words("dog face, google").input_ids
     assert ids[0] == words.bos_token_id and ids[-1] == words.eos_token_id
     assert words.decode(words("Ünïcode 日本").input_ids, skip_special_tokens=True) == "ünïcode 日本"

@@ -29,7 +29,7 @@ import yaml
 from matplotlib.figure import Figure
 from PIL import Image
 
-from essaylib import citation, glue, paths, plotting
+from essaylib import citation, glue, paths, plotting, rules
 from essaylib.errors import EssayError, meant
 from essaylib.provenance import plain, provenance, sha256
 from essaylib.tolerance import fingerprint
@@ -71,6 +71,8 @@ def figure(
     """
     chapter = glue.current()
     _check_id(id, chapter)
+    if claim and (paths.book() / "claims.yml").is_file():
+        rules.load()[claim]  # refuses a claim that there is not
     table = _table(data)
     fields = {"n": len(table), **(values or {})}
     caption, alt = _fill("caption", caption, fields), _fill("alt", alt, fields)
@@ -118,7 +120,12 @@ def load(id: str) -> dict[str, Any]:
         )
         near = "" if chapter else meant(id, {*registry(), *ids()})
         raise EssayError(f"No figure {id!r} has been drawn.{near} {cure}")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # cut off, or no text at all
+        raise EssayError(
+            f"{path} is damaged: delete its folder, and run its chapter again: `essay run --force`."
+        ) from None
 
 
 def ids() -> list[str]:
@@ -191,12 +198,18 @@ def _check_id(id: str, chapter: glue.Chapter | None) -> None:
 
 
 def _table(data: Any) -> pd.DataFrame:
-    table = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)
+    try:
+        table = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)
+    except (TypeError, ValueError) as error:
+        raise EssayError(f"A figure's data is the table of what it draws: {error}.") from None
     if table.empty:
         raise EssayError("A figure's data is the table of what it draws; this one is empty.")
     if not isinstance(table.index, pd.RangeIndex):
         table = table.reset_index()
-    return table.set_axis([str(name) for name in table.columns], axis=1)
+    names = [str(name) for name in table.columns]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise EssayError(f"A figure's data has two columns called {twice[0]!r}: rename one.")
+    return table.set_axis(names, axis=1)
 
 
 class _Template(string.Formatter):
@@ -209,7 +222,7 @@ class _Template(string.Formatter):
 def _fill(what: str, template: str, fields: Mapping[str, Any]) -> str:
     try:
         text = _Template().vformat(template, (), fields)
-    except (KeyError, IndexError) as error:
+    except (KeyError, IndexError, AttributeError) as error:
         raise EssayError(
             f"The {what} asks for {{{error.args[0]}}}, which is not among its values: "
             f"{', '.join(sorted(fields))}. Pass it in values=."

@@ -12,7 +12,8 @@ from essaylib.errors import EssayError
 
 def root() -> Path:
     """Return the repository root; raise `EssayError` where there is none."""
-    folder = Path(os.environ.get("ESSAY_ROOT") or Path(__file__).resolve().parents[2])
+    # Chapters run in other folders: a root that was given as a relative path must not move.
+    folder = Path(os.environ.get("ESSAY_ROOT") or Path(__file__).parents[2]).expanduser().resolve()
     if not (folder / "_toc.yml").is_file():
         raise EssayError(
             f"No book found at {folder}: essaylib reads the corpus, models and chapters from its "

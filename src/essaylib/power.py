@@ -38,6 +38,8 @@ def sample_size(
             f"The assumed effect ({effect}) must exceed the smallest interesting effect ({delta}): "
             "no sample size could place an interval above it otherwise."
         )
+    if not sd > 0 or (design != "mean" and not effect < 1):
+        raise EssayError("A standard deviation is above zero; a correlation or share is below one.")
     if design == "mean":
         return _normal(effect, delta, sd, family)
     if design == "correlation":

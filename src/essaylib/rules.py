@@ -125,7 +125,9 @@ _ID = re.compile(r"[a-z]+(-[a-z]+)*")
 def _load(path: Path, modified: int) -> Claims:
     try:
         # The C parser, where there is one, is ten times as fast.
-        document = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        document = yaml.load(
+            path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        )
     except yaml.YAMLError as error:
         raise EssayError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(document, dict) or not isinstance(document.get("claims"), list):

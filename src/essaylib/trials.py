@@ -73,7 +73,7 @@ def plan(final: bool | None = None) -> Plan:
     if not path.is_file():
         raise EssayError(f"No trials are declared: {path} is missing; restore that file.")
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
         declared = {key: value for key, value in document.items() if key in _PARTS}
         less = document.get("until_frozen", {})
         if unknown := (set(document) - _PARTS - {"purpose", "until_frozen"}) | (set(less) - _PARTS):
@@ -112,7 +112,7 @@ def sample(id: str, device: str = "auto", force: bool = False, progress: bool = 
         kept = parts / f"{claim}.json"
         if not kept.is_file():
             _write(kept, [asdict(cell) for cell in cells.measure(on, claim)])
-        found += [cells.Cell(**entry) for entry in json.loads(kept.read_text())]
+        found += [cells.Cell(**entry) for entry in json.loads(kept.read_text(encoding="utf-8"))]
     _write(path, {"key": key, "cells": [asdict(cell) for cell in found], **_described(on)})
     shutil.rmtree(parts)
     return found
@@ -406,14 +406,14 @@ def _parts(column: Column, key: str) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError:
         return {}
 
 
 def _write(path: Path, content: Any) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    store.write_whole(path, lambda part: part.write_text(text))
+    store.write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def _save(path: Path, latents: Mapping[str, Any], metadata: dict[str, str]) -> None:

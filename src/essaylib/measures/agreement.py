@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from essaylib.errors import EssayError
-from essaylib.measures.checks import finite
+from essaylib.measures.checks import finite, labels
 
 TOP = 100
 
@@ -54,7 +54,10 @@ def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
     Half the sum of absolute differences, 0 to 1. Shares need not be normalised.
     """
-    return np.abs(_shares(p) - _shares(q)).sum(-1) / 2
+    p, q = _shares(p), _shares(q)
+    if p.shape[-1] != q.shape[-1]:
+        raise EssayError(f"Shares of {p.shape[-1]} and of {q.shape[-1]} parties do not pair.")
+    return np.abs(p - q).sum(-1) / 2
 
 
 def vendor_shares(
@@ -65,6 +68,7 @@ def vendor_shares(
     Negative credit, which gradients give, counts as none.
     """
     credit = finite(credit, "credit", dims=1)
+    vendor = labels(vendor, "vendor", len(credit))
     paid = most(credit, top)
     return _shares(np.bincount(vendor[paid], np.maximum(credit[paid], 0), minlength=of))
 

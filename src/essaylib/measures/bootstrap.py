@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import norm
 
 from essaylib.errors import EssayError
-from essaylib.measures.checks import finite, labels
+from essaylib.measures.checks import finite, labels, resamples
 
 LEVEL = 0.95
 
@@ -43,6 +43,7 @@ def bootstrap(
         over clusters. A resample repeats a cluster's rows as often as the cluster is drawn.
     Raises `EssayError` with fewer than two clusters, or where a resample gives no finite number.
     """
+    resamples(draws)
     clusters = np.arange(clusters) if isinstance(clusters, int) else labels(clusters, "clusters")
     groups = _rows_of(clusters)
     if len(groups) < 2:
@@ -74,6 +75,7 @@ def mean(
     seed: int = 0,
 ) -> Estimate:
     """Return the mean of `values` (n,) over rows, with its interval over clusters; vectorised."""
+    resamples(draws)
     values = finite(values, "values", dims=1)
     clusters = np.arange(len(values)) if clusters is None else clusters
     _, index = np.unique(labels(clusters, "clusters", len(values)), return_inverse=True)
@@ -104,6 +106,7 @@ def crossed(
 
     `statistic` takes the indices of rows and of columns. n is the number of rows.
     """
+    resamples(draws)
     if min(rows, columns) < 2:
         raise EssayError(f"A crossed table needs two rows and two columns, not {rows} x {columns}.")
     rng = np.random.default_rng(seed)

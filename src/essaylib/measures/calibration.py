@@ -44,8 +44,8 @@ def floor(features: np.ndarray, pairs: int = 20_000, seed: int = 0) -> Floor:
     """
     unit = _unit(features)
     n = len(unit)
-    if n < 2:
-        raise EssayError("A floor needs at least two images to pair.")
+    if n < 2 or pairs < 1:
+        raise EssayError("A floor needs at least two images, and at least one pair of them.")
     if n * (n - 1) // 2 <= pairs:
         i, j = np.triu_indices(n, 1)
     else:

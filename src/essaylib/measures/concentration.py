@@ -56,6 +56,8 @@ def concentration(vendors: np.ndarray, minimum: int = MINIMUM, of: int = 4, **op
 
     vendors: (prompts, images) vendor indices, -1 for unsure. Options go to `bootstrap.mean`.
     """
+    if np.ndim(vendors) != 2:
+        raise EssayError(f"Vendors come as (prompts, images), not as {np.shape(vendors)}.")
     counts = count(vendors, of)
     index = unbiased(counts)[counts.sum(-1) >= max(2, minimum)]
     _enough(index)

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from essaylib.errors import EssayError
-from essaylib.measures.checks import finite, labels
+from essaylib.measures.checks import finite, labels, paired
 from essaylib.measures.permutation import LEAST, Null, shuffler
 
 
@@ -43,6 +43,7 @@ def freedman_lane(
 def within_groups(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> float:
     """Return the correlation of x and y (n,), both centred inside their group (n,)."""
     x, y = finite(x, "x", dims=1), finite(y, "y", dims=1)
+    paired(x=x, y=y)
     _, index = np.unique(labels(groups, "groups", len(x)), return_inverse=True)
     sizes = np.bincount(index)
     centred = [v - (np.bincount(index, v) / sizes)[index] for v in (x, y)]

@@ -9,7 +9,7 @@ import numpy as np
 from essaylib.errors import EssayError
 from essaylib.measures import bootstrap, permutation
 from essaylib.measures.bootstrap import Estimate
-from essaylib.measures.checks import finite
+from essaylib.measures.checks import finite, paired
 from essaylib.measures.permutation import Null
 
 
@@ -50,6 +50,8 @@ def outlives(timesteps: np.ndarray, a: np.ndarray, b: np.ndarray, **options) -> 
 
     The interval resamples concepts, each with its two curves; options go to `bootstrap.bootstrap`.
     """
+    a, b = finite(a, "a", dims=2), finite(b, "b", dims=2)
+    paired(a=a, b=b)
     return bootstrap.bootstrap(
         lambda rows: _difference(timesteps, a[rows], b[rows]), len(a), **options
     )

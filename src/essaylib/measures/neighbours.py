@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from essaylib.errors import EssayError
-from essaylib.measures.checks import finite
+from essaylib.measures.checks import finite, labels
 
 BLOCK = 128
 """Images or patches that are worked on at once."""
@@ -72,6 +72,8 @@ def nearest(
     queries, among = _flat(queries, "queries"), _flat(among, "among")
     if queries.shape[1] != among.shape[1]:
         raise EssayError(f"Images differ in size: {queries.shape[1]} and {among.shape[1]} numbers.")
+    if own is not None:
+        own = labels(own, "own", len(queries))
     left = len(among) - (own is not None)
     if not 1 <= k <= left:
         raise EssayError(f"k must lie between 1 and {left}, the drawings there are, not {k}.")
@@ -148,7 +150,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def shrunk(images: np.ndarray, side: int) -> np.ndarray:
     """Average square images (n, H, H, 3) over blocks to float32 (n, side, side, 3)."""
     images = np.asarray(images)
-    if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[1] % side:
+    if side < 1 or images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[1] % side:
         raise EssayError(f"Images of the shape {images.shape[1:]} cannot be averaged to {side}.")
     block = images.shape[1] // side
     small = np.empty((len(images), side, side, images.shape[3]), np.float32)
@@ -166,7 +168,7 @@ def patches(images: np.ndarray, size: int = 16, flat: float = FLAT) -> Patches:
     Raises `EssayError` where `size` does not divide the image.
     """
     images = np.asarray(images)
-    if images.ndim != 4 or images.shape[1] % size or images.shape[2] % size:
+    if size < 1 or images.ndim != 4 or images.shape[1] % size or images.shape[2] % size:
         raise EssayError(f"Patches of {size} do not tile images of the shape {images.shape[1:]}.")
     n, height, width, channels = images.shape
     down, across = height // size, width // size

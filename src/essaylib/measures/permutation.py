@@ -26,6 +26,8 @@ class Null:
     @property
     def p(self) -> float:
         """(k + 1) / (n + 1), where k draws reach the observed statistic: never zero."""
+        if not len(self.draws):
+            raise EssayError("A null without draws gives no p.")
         # Sums taken in another order differ in the last digit; a tie must stay a tie.
         slack = 1e-12 * max(1.0, abs(self.observed))
         return (int((self.draws >= self.observed - slack).sum()) + 1) / (len(self.draws) + 1)

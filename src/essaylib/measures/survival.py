@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from essaylib.errors import EssayError
-from essaylib.measures.checks import finite, labels
+from essaylib.measures.checks import finite, labels, resamples
 from essaylib.measures.permutation import LEAST, Null
 
 KEPT = tuple(k / 10 for k in range(1, 10))
@@ -81,6 +81,7 @@ def curves(
     bound 95 % of what dealing each row's scores at random gives.
     """
     scores = finite(scores, "scores", dims=2)
+    resamples(draws)
     scorer = np.zeros(len(scores)) if scorer is None else labels(scorer, "scorer", len(scores))
     kept = finite(kept, "kept", dims=1)
     if len(names) != scores.shape[1]:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from essaylib import paths
+from essaylib import words as rule
 from essaylib.errors import EssayError
 from essaylib.measures import bootstrap
-from essaylib.training import tokenizer as training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,7 @@ def words(texts: Sequence[str]) -> np.ndarray:
     """Count the pieces that CLIP's rule cuts a text into, before pairs are merged (n,)."""
     from tokenizers import Regex, pre_tokenizers
 
-    cut = pre_tokenizers.Split(Regex(training.WORDS), behavior="removed", invert=True)
+    cut = pre_tokenizers.Split(Regex(rule.WORDS), behavior="removed", invert=True)
     return np.array([len(cut.pre_tokenize_str(text)) for text in texts])
 
 
@@ -108,7 +108,7 @@ def learned(texts: Sequence[str], size: int) -> CLIPTokenizer:
     """Return the tokenizer that the model's algorithm makes of other texts, `size` entries."""
     from transformers import CLIPTokenizer
 
-    vocab, merges = training.byte_pairs(texts, size)
+    vocab, merges = rule.byte_pairs(texts, size)
     return CLIPTokenizer(vocab=vocab, merges=merges)
 
 
@@ -124,5 +124,5 @@ def clip() -> CLIPTokenizer:
     merges = [tuple(line.split(" ")) for line in lines]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     entries = [*alphabet, *(byte + "</w>" for byte in alphabet), *map("".join, merges)]
-    entries += [training.START, training.END]
+    entries += [rule.START, rule.END]
     return CLIPTokenizer(vocab={entry: i for i, entry in enumerate(entries)}, merges=merges)

@@ -33,6 +33,8 @@ def vendi_of_kernel(kernel: np.ndarray) -> float:
         raise EssayError(f"A similarity matrix is square and symmetric; this is {kernel.shape}.")
     if not np.allclose(np.diag(kernel), 1):
         raise EssayError("Every image must be wholly similar to itself: ones on the diagonal.")
+    if np.linalg.eigvalsh(kernel).min() < -1e-8 * len(kernel):
+        raise EssayError("A similarity matrix has no negative eigenvalue; this one has.")
     return _effective_number(kernel / len(kernel))
 
 
