@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 
@@ -126,6 +127,16 @@ def test_an_interrupted_drawing_goes_on(drawn_up, monkeypatch):
     after = accounts.draw(device="cpu", force=True, progress=False).scores
     assert len(calls) == 4
     assert all((before[name] == after[name]).all() for name in before)
+
+
+def test_ledgers_that_cannot_be_kept_are_named(drawn_up, monkeypatch):
+    def full(*_):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    with pytest.raises(EssayError, match=r"safetensors cannot be written \(No space left"):
+        accounts.draw(device="cpu", force=True, progress=False)
+    assert not list((paths.build() / "runs").rglob("*.part"))
 
 
 def test_missing_stale_and_damaged_ledgers_name_the_command(drawn_up):

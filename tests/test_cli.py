@@ -81,6 +81,14 @@ def test_models_lists_each_with_its_licence(sandbox):
     assert "embedded" in shown.output and "CreativeML OpenRAIL-M" in shown.output
 
 
+def test_an_unknown_run_lists_all_that_can_be_sampled(sandbox):
+    (sandbox / "data" / "runs" / "small").mkdir(parents=True)
+    (sandbox / "data" / "runs" / "small" / "plan.yml").touch()
+    done = runner.invoke(cli.app, ["sample", "nope"])
+    assert done.exit_code == 2
+    assert "choose one of small, corpus, credit, survival." in done.stderr
+
+
 def test_an_unknown_model_is_refused(sandbox):
     done = runner.invoke(cli.app, ["models", "pull", "nonesuch"])
     assert done.exit_code == 2 and "Unknown model 'nonesuch'" in done.stderr

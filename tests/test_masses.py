@@ -87,6 +87,9 @@ def test_missing_stale_and_altered_shares_are_refused(drawn, tmp_path, monkeypat
         altered.to_parquet(path, index=False)
         with pytest.raises(EssayError, match="has changed since"):
             masses.load(run, pipe)
+        path.write_bytes(whole[:-100])
+        with pytest.raises(EssayError, match="parquet is damaged.*`essay sample small`"):
+            masses.load(run, pipe)
         path.unlink()
         with pytest.raises(EssayError, match="was not measured"):
             masses.load(run, pipe)
@@ -100,7 +103,20 @@ def test_a_run_without_whole_images_has_no_attention(drawn):
         masses.measure(run.where(setting="padding"), pipe)
 
 
-def test_the_sample_command_measures_attention(drawn, monkeypatch):
+def test_measuring_that_is_cut_off_leaves_the_shares_of_before(drawn, monkeypatch):
+    def cut(table, path, **_):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    run, pipe = drawn
+    before = (paths.runs() / "small" / masses.FILE).read_bytes()
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", cut)
+    with pytest.raises(KeyboardInterrupt):
+        masses.keep(run, pipe)
+    assert (paths.runs() / "small" / masses.FILE).read_bytes() == before
+
+
+def test_the_sample_command_measures_attention_once(drawn, monkeypatch):
     from typer.testing import CliRunner
 
     from essaylib import judgements
@@ -109,5 +125,9 @@ def test_the_sample_command_measures_attention(drawn, monkeypatch):
     monkeypatch.setattr(judgements, "keep", lambda *_: "yes")
     monkeypatch.setattr(masses, "keep", lambda run, _: f"{len(run)} images")
     monkeypatch.setattr(runs, "generate", lambda *a: torch.zeros(len(a[2]), 4, 16, 16))
-    result = CliRunner().invoke(app, ["sample", "small", "--device", "cpu"])
+    command = ["sample", "small", "--device", "cpu"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0 and "Attention" not in result.output, result.output
+    monkeypatch.setattr(masses, "FILE", "none.parquet")
+    result = CliRunner().invoke(app, command)
     assert result.exit_code == 0 and "Attention: 16 images" in result.output, result.output

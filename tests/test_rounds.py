@@ -54,7 +54,9 @@ def test_half_are_held_out_drawings_and_half_generated(run, pipe):
 
 def test_kept_distances_come_out_again(run, pipe, monkeypatch):
     monkeypatch.setattr(rounds, "ROUNDS", 3)
+    assert not rounds.current(pipe)
     assert rounds.keep(pipe) == paths.runs() / "delivery" / "rounds.npz"
+    assert rounds.current(pipe)
     images = rounds.given(run, pipe)
     again = drift.distances(interventions.autoencoder_rounds(pipe, images[[0, 3]], 3, batch_size=1))
     between = rounds.load(run, pipe, [0, 3], again)
@@ -66,6 +68,29 @@ def test_kept_distances_come_out_again(run, pipe, monkeypatch):
         next(pipe.vae.parameters()).add_(1)
     with pytest.raises(EssayError, match="has changed"):
         rounds.load(run, pipe, [0, 3], again)
+    assert not rounds.current(pipe)
+
+
+@pytest.mark.parametrize("content", [b"", b"half", b"PK\x03\x04"])
+def test_damaged_distances_name_the_command_that_mends_them(run, pipe, content):
+    (paths.runs() / rounds.PLAN / rounds.FILE).write_bytes(content)
+    with pytest.raises(EssayError, match="npz is damaged.*`essay sample delivery`"):
+        rounds.load(run, pipe, [0], np.ones((1, 4, 4)))
+    assert not rounds.current(pipe)
+
+
+def test_taking_round_that_is_cut_off_leaves_the_distances_of_before(run, pipe, monkeypatch):
+    def cut(file, **_):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rounds, "ROUNDS", 2)
+    path = rounds.keep(pipe)
+    before = path.read_bytes()
+    monkeypatch.setattr(np, "savez_compressed", cut)
+    with pytest.raises(KeyboardInterrupt):
+        rounds.keep(pipe)
+    assert path.read_bytes() == before
 
 
 def test_what_was_not_kept_is_asked_for(run, pipe):

@@ -1,5 +1,8 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +11,10 @@ import pytest
 import torch
 import yaml
 from checkpoints import build
+from typer.testing import CliRunner
 
-from essaylib import corpus, models, paths, plans, runs
+from essaylib import corpus, judgements, models, paths, plans, runs, store
+from essaylib.cli import app
 from essaylib.errors import EssayError
 
 CLAIMS = Path(__file__).resolve().parents[1] / "book" / "claims.yml"
@@ -134,7 +139,8 @@ def test_nothing_is_drawn_twice(book, monkeypatch):
     assert torch.equal(draw().latents, run.latents)
 
 
-def test_an_interrupted_drawing_goes_on_where_it_stopped(undrawn, monkeypatch):
+def interrupt(monkeypatch, batch_size):
+    """Draw until the third batch; return the calls that drew, to which later ones are added."""
     generate, calls = runs.generate, []
 
     def interrupted(*arguments):
@@ -145,12 +151,51 @@ def test_an_interrupted_drawing_goes_on_where_it_stopped(undrawn, monkeypatch):
 
     monkeypatch.setattr(runs, "generate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        draw(batch_size=4)
+        draw(batch_size=batch_size)
+    return calls
+
+
+def test_an_interrupted_drawing_goes_on_where_it_stopped(undrawn, monkeypatch):
+    calls = interrupt(monkeypatch, 4)
     with pytest.raises(EssayError, match="essay sample small"):
         runs.load("small")
     run = draw(batch_size=4)
     assert len(calls) == 3 + 2  # two of four batches were kept
     assert len(run) == 16 and not list((undrawn / "_build" / "runs").iterdir())
+
+
+def test_an_interrupted_drawing_may_go_on_in_other_batches(book, monkeypatch):
+    before = runs.load("small").latents
+    (paths.runs() / "small" / runs.PROVENANCE).unlink()
+    calls = interrupt(monkeypatch, 2)
+    run = draw(batch_size=4)
+    assert len(calls) == 3 + 4 and len(run) == 16
+    assert torch.allclose(run.latents, before, atol=2e-3)
+
+
+@pytest.mark.parametrize("length", [0, 100, -1])
+def test_a_part_that_was_cut_short_is_drawn_anew(undrawn, monkeypatch, length):
+    calls = interrupt(monkeypatch, 4)
+    part = min((undrawn / "_build" / "runs").rglob("*.safetensors"))
+    part.write_bytes(part.read_bytes()[:length])
+    run = draw(batch_size=4)
+    assert len(calls) == 3 + 3 and len(run) == 16
+
+
+def test_a_part_that_cannot_be_kept_is_named(undrawn, monkeypatch):
+    def full(*_):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(EssayError, match=r"safetensors cannot be written \(No space left"):
+        draw()
+    assert not [path for path in (undrawn / "_build" / "runs").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_of_none_is_refused(undrawn, size):
+    with pytest.raises(EssayError, match="--batch must be 1 or more"):
+        draw(batch_size=size)
 
 
 def test_images_are_decoded_when_asked_for(book):
@@ -294,6 +339,26 @@ def test_an_unknown_plan_lists_those_declared(sandbox):
     (paths.runs() / "small" / "plan.yml").write_text("settings: [")
     with pytest.raises(EssayError, match="not valid YAML"):
         plans.load("small")
+
+
+def test_an_unknown_setting_lists_those_of_the_plan(sandbox):
+    declare(PLAN)
+    plan = plans.load("small")
+    assert plan.setting("weak").guide == "early/unet"
+    with pytest.raises(EssayError, match="no setting 'strong'; it has plain, guided, middle, weak"):
+        plan.setting("strong")
+
+
+def test_a_plan_is_read_as_utf_8_whatever_the_locale(sandbox):
+    declare(PLAN)
+    with (paths.runs() / "small" / "plan.yml").open("a", encoding="utf-8") as file:
+        file.write("purpose: prompts × seeds\n")
+    code = "from essaylib import plans; print(ascii(plans.load('small', True).document['purpose']))"
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | ascii_only, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == ascii("prompts × seeds"), done.stderr
 
 
 def concepts(monkeypatch, **vendors):
@@ -456,11 +521,6 @@ def test_the_guidance_plan_holds_the_registered_sample():
 
 
 def test_the_sample_command_draws_and_says_what(undrawn, monkeypatch):
-    from typer.testing import CliRunner
-
-    from essaylib import judgements
-    from essaylib.cli import app
-
     monkeypatch.setattr(judgements, "keep", lambda run, pipe: f"{len(run)} images")
     monkeypatch.setattr(runs, "generate", lambda *a: torch.zeros(len(a[2]), 4, 16, 16))
     result = CliRunner().invoke(app, ["sample", "small", "--device", "cpu"])
@@ -468,6 +528,58 @@ def test_the_sample_command_draws_and_says_what(undrawn, monkeypatch):
     assert "16 images at the settings" in result.output and "Judged: 16" in result.output
     assert json.loads((paths.runs() / "small" / runs.PROVENANCE).read_text())["images"] == 16
     assert CliRunner().invoke(app, ["sample", "large"]).exit_code == 2
+
+
+@pytest.fixture
+def judged(book, monkeypatch):
+    """The file of the drawn run's answers, which a judge gave that always says 0."""
+    (book / "models" / "judge").mkdir()
+    for name in ("judge.safetensors", "judge.json"):
+        (book / "models" / "judge" / name).write_text("a judge")
+    monkeypatch.setattr(judgements.Judge, "load", lambda: None)
+    monkeypatch.setattr(
+        judgements,
+        "_answers",
+        lambda _, images: dict.fromkeys(judgements.NAMES, np.zeros(len(images))),
+    )
+    return judgements.keep(runs.load("small"), models.load("embedded", "cpu"))
+
+
+def sample(*options):
+    result = CliRunner().invoke(app, ["sample", "small", "--device", "cpu", *options])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_judged_run_is_judged_again_only_where_that_is_asked_for(judged):
+    kept = judged.stat().st_mtime_ns
+    assert "Judged" not in sample()
+    assert judged.stat().st_mtime_ns == kept
+    assert "Judged" in sample("--force")
+    (paths.models() / "judge" / "judge.json").write_text("another judge")
+    assert "Judged" in sample()
+
+
+@pytest.mark.parametrize("length", [0, 3, 100, -9])
+def test_answers_that_were_cut_short_name_the_command_that_mends_them(judged, length):
+    judged.write_bytes(judged.read_bytes()[:length])
+    run, pipe = runs.load("small"), models.load("embedded", "cpu")
+    with pytest.raises(EssayError, match="npz is damaged.*`essay sample small` judges it again"):
+        judgements.load(run, pipe)
+    assert "Judged" in sample()
+    assert len(judgements.load(run, pipe)["concept"]) == 16
+
+
+def test_judging_that_is_cut_off_leaves_the_answers_of_before(judged, monkeypatch):
+    def cut(file, **_):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    before = judged.read_bytes()
+    monkeypatch.setattr(store.np, "savez_compressed", cut)
+    with pytest.raises(KeyboardInterrupt):
+        judgements.keep(runs.load("small"), models.load("embedded", "cpu"))
+    assert judged.read_bytes() == before and not list(judged.parent.glob("*.part"))
 
 
 def test_the_crossed_and_the_ablation_plan_hold_the_registered_samples():

@@ -29,7 +29,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from essaylib import attribution, claims, corpus, features, models, paths, provenance, runs, weights
+from essaylib import (
+    attribution,
+    claims,
+    corpus,
+    features,
+    models,
+    paths,
+    provenance,
+    runs,
+    store,
+    weights,
+)
 from essaylib.errors import EssayError
 from essaylib.measures import agreement
 
@@ -98,7 +109,7 @@ def plan(final: bool | None = None) -> Plan:
     if not path.is_file():
         raise EssayError(f"No ledgers are declared: {path} is missing; restore that file.")
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
         declared = dict(document)
         if unknown := set(declared) - _KEYS:
             raise EssayError(f"{path} has unknown keys {sorted(unknown)}.")
@@ -165,7 +176,7 @@ def draw(
         "run": outputs.provenance["key"],
         "ledgers_sha256": provenance.sha256(folder / KEPT),
     }
-    (folder / PROVENANCE).write_text(json.dumps(described, indent=1) + "\n")
+    (folder / PROVENANCE).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(parts)
     return load(model)
 
@@ -196,7 +207,7 @@ def load(model: str = "embedded") -> Accounts:
         raise EssayError(
             f"The ledgers are damaged ({error}): restore {folder}, or `{command} --force`."
         ) from error
-    record = json.loads((folder / PROVENANCE).read_text())
+    record = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
     return Accounts(wanted, outputs, training, scores, kept, stored["directions"], record)
 
 
@@ -343,8 +354,10 @@ def _key(wanted: Plan, outputs: Run, model: str) -> str:
 
 def _key_of(folder: Path) -> str | None:
     path = folder / PROVENANCE
+    if not path.is_file():
+        return None
     try:
-        return json.loads(path.read_text()).get("key") if path.is_file() else None
+        return json.loads(path.read_text(encoding="utf-8")).get("key")
     except ValueError:
         return None
 
@@ -352,9 +365,8 @@ def _key_of(folder: Path) -> str | None:
 def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     from safetensors.numpy import save_file
 
-    unfinished = path.with_suffix(".part")
-    save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, unfinished)
-    unfinished.replace(path)
+    whole = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
+    store.write_whole(path, lambda part: save_file(whole, part))
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -18,14 +19,24 @@ from essaylib.provenance import sha256
 if TYPE_CHECKING:
     from essaylib.models import ModelSpec
 
+TEXTS = (".json", ".txt", ".model")
+"""How the files end that a pipeline needs beside its weights."""
+
 
 def snapshot(hub_id: str, revision: str | None = None) -> Path | None:
-    """The cached folder of a model, or None where it is absent or incomplete."""
+    """The cached folder of a model, or None where it is absent or incomplete.
+
+    Complete is what holds the configuration and weights of every part that essaylib loads.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+    # Without patterns, the hub library misses whatever else the repository holds.
+    cached = partial(snapshot_download, hub_id, revision=revision, local_files_only=True)
     try:
-        folder = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+        folder = Path(cached(allow_patterns=["model_index.json"]))
+        parts = weights.components(folder)
+        cached(allow_patterns=[f"{part}/*{ending}" for part in parts for ending in TEXTS])
         weights.files(folder)
     except (LocalEntryNotFoundError, HFValidationError, EssayError):
         return None
@@ -66,8 +77,9 @@ def pull(spec: ModelSpec) -> Path:
         found = HfApi().model_info(spec.hub_id, revision=spec.revision, files_metadata=True)
         wanted = _wanted({file.rfilename: file for file in found.siblings})
         _check_disk(spec, sum(file.size or 0 for file in wanted.values()))
+        # Asked for by its branch: for a commit the hub library keeps no name to find it by again.
         folder = Path(
-            snapshot_download(spec.hub_id, revision=found.sha, allow_patterns=list(wanted))
+            snapshot_download(spec.hub_id, revision=spec.revision, allow_patterns=list(wanted))
         )
     except failures as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -98,7 +110,7 @@ def _wanted(stored: dict[str, Any]) -> dict[str, Any]:
     chosen = half if {name.partition("/")[0] for name in half} >= parts else full
     if not chosen:
         raise EssayError("This model has no safetensors on the hub, and essaylib opens no pickle.")
-    texts = {n: f for n, f in kept.items() if n.endswith((".json", ".txt", ".model"))}
+    texts = {n: f for n, f in kept.items() if n.endswith(TEXTS)}
     return texts | chosen
 
 

@@ -183,7 +183,7 @@ class Judge:
         folder = Path(path or paths.models() / "judge")
         cure = "Restore it with `git checkout -- models/judge`, or train it: `essay train judge`."
         try:
-            settings = json.loads((folder / "judge.json").read_text())
+            settings = json.loads((folder / "judge.json").read_text(encoding="utf-8"))
             network = Network(len(settings["concepts"]), len(settings["vendors"]))
             network.load_state_dict(load_file(folder / "judge.safetensors"))
         except FileNotFoundError as error:
@@ -208,7 +208,7 @@ class Judge:
             "concepts": self.concepts,
         }
         (folder / "judge.json").write_text(
-            json.dumps(settings, indent=1, ensure_ascii=False) + "\n"
+            json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
 
     def _state(self):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from essaylib import paths
+from essaylib import paths, store
 from essaylib.errors import EssayError
 from essaylib.judge import Judge
 from essaylib.measures.sharpness import laplacian_energy
@@ -35,9 +35,16 @@ def keep(run: Run, pipe: Any, judge: Judge | None = None) -> Path:
     found = [_answers(judge, images) for _, images in run.batches(pipe)]
     joined = {name: np.concatenate([part[name] for part in found]) for name in NAMES}
     path = _path(run)
-    with open(path, "wb") as file:
-        np.savez_compressed(file, key=_key(run), **joined)
+    store.save_arrays(path, key=_key(run), **joined)
     return path
+
+
+def current(run: Run) -> bool:
+    """Whether answers are kept that belong to the run and the judge as they are now."""
+    try:
+        return bool(_kept(run))
+    except EssayError:
+        return False
 
 
 def load(run: Run, pipe: Any, check: int = 32, seed: int = 0) -> dict[str, np.ndarray]:
@@ -45,17 +52,10 @@ def load(run: Run, pipe: Any, check: int = 32, seed: int = 0) -> dict[str, np.nd
 
     concept, vendor (-1 where unsure), best_concept, best_vendor, confidence (the concept's
     probability), features (n, 512), sharpness (the Laplacian's energy). `check` images are judged
-    again first. Raises `EssayError` where the answers are missing, belong to other weights, or do
-    not come out again.
+    again first. Raises `EssayError` where the answers are missing or damaged, belong to other
+    weights, or do not come out again.
     """
-    path = _path(run)
-    cure = f"`essay sample {run.plan.name}` judges it again."
-    if not path.is_file():
-        raise EssayError(f"The run {run.plan.name!r} has not been judged: {cure}")
-    with np.load(path) as stored:
-        if str(stored["key"]) != _key(run):
-            raise EssayError(f"The judge or the run {run.plan.name!r} has changed: {cure}")
-        kept = {name: stored[name] for name in NAMES if name in stored}
+    kept = _kept(run)
     rows = np.random.default_rng(seed).choice(len(run), min(check, len(run)), replace=False)
     again = _answers(Judge.load(), _decode(run, pipe, rows))
     for name in ("best_concept", "best_vendor", "sharpness"):
@@ -65,9 +65,23 @@ def load(run: Run, pipe: Any, check: int = 32, seed: int = 0) -> dict[str, np.nd
         if same < AGREE:
             raise EssayError(
                 f"Of {len(rows)} images judged again, {same:.0%} get the {name} that was kept with "
-                f"the run {run.plan.name!r}: {cure}"
+                f"the run {run.plan.name!r}: {_cure(run)}"
             )
     return kept
+
+
+def _kept(run: Run) -> dict[str, np.ndarray]:
+    path, cure = _path(run), _cure(run)
+    if not path.is_file():
+        raise EssayError(f"The run {run.plan.name!r} has not been judged: {cure}")
+    stored = store.load_arrays(path, cure)
+    if str(stored.get("key")) != _key(run):
+        raise EssayError(f"The judge or the run {run.plan.name!r} has changed: {cure}")
+    return {name: stored[name] for name in NAMES if name in stored}
+
+
+def _cure(run: Run) -> str:
+    return f"`essay sample {run.plan.name}` judges it again."
 
 
 def _answers(judge: Judge, images: np.ndarray) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from essaylib import paths
+from essaylib import paths, store
 from essaylib.errors import EssayError
 
 if TYPE_CHECKING:
@@ -42,24 +42,25 @@ def keep(run: Run, pipe: Any) -> Path:
     table = measure(run, pipe)
     table.attrs = {"key": run.provenance["key"]}
     path = _path(run)
-    table.to_parquet(path, index=False)
+    store.write_whole(path, lambda part: table.to_parquet(part, index=False))
     return path
+
+
+def current(run: Run) -> bool:
+    """Whether shares are kept that belong to the run as it is now."""
+    try:
+        return not _kept(run).empty
+    except EssayError:
+        return False
 
 
 def load(run: Run, pipe: Any, check: int = 8, seed: int = 0) -> pd.DataFrame:
     """Return the kept shares, `check` images of them measured again first.
 
-    Raises `EssayError` where they are missing, belong to other weights, or do not come out again.
+    Raises `EssayError` where they are missing or damaged, belong to other weights, or do not come
+    out again.
     """
-    import pandas as pd
-
-    path = _path(run)
-    cure = f"`essay sample {run.plan.name}` measures it again."
-    if not path.is_file():
-        raise EssayError(f"The attention of the run {run.plan.name!r} was not measured: {cure}")
-    kept = pd.read_parquet(path)
-    if kept.attrs.get("key") != run.provenance["key"]:
-        raise EssayError(f"The run {run.plan.name!r} has changed since it was measured: {cure}")
+    kept = _kept(run)
     whole = _whole(run)
     rows = np.random.default_rng(seed).choice(len(whole), min(check, len(whole)), replace=False)
     again = _measured(run.plan, whole.iloc[np.sort(rows)], pipe)
@@ -69,9 +70,29 @@ def load(run: Run, pipe: Any, check: int = 8, seed: int = 0) -> pd.DataFrame:
         worst = both.iloc[int(off.fillna(np.inf).argmax())]
         raise EssayError(
             f"In the run {run.plan.name!r}, {worst.token!r} of {worst.prompt!r} took "
-            f"{worst.share_kept:.4f} of the attention, and now takes {worst.share:.4f}: {cure}"
+            f"{worst.share_kept:.4f} of the attention, and now takes {worst.share:.4f}: "
+            f"{_cure(run)}"
         )
     return kept
+
+
+def _kept(run: Run) -> pd.DataFrame:
+    import pandas as pd
+
+    path, cure = _path(run), _cure(run)
+    if not path.is_file():
+        raise EssayError(f"The attention of the run {run.plan.name!r} was not measured: {cure}")
+    try:
+        kept = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise EssayError(f"{path} is damaged ({error}): {cure}") from error
+    if kept.attrs.get("key") != run.provenance["key"]:
+        raise EssayError(f"The run {run.plan.name!r} has changed since it was measured: {cure}")
+    return kept
+
+
+def _cure(run: Run) -> str:
+    return f"`essay sample {run.plan.name}` measures it again."
 
 
 def _whole(run: Run) -> pd.DataFrame:

@@ -35,9 +35,9 @@ FLOW = "flow transformer"
 class ModelSpec:
     """A model and the settings that it was made for.
 
-    `size` is the image's side in pixels, `download` is in bytes and approximate. `revision` is a
-    commit of the hub, or None: then the hub's current one is used, and recorded by `describe`.
-    `can` and `cannot` say what a chapter may expect of it.
+    `download` is in bytes and approximate. `revision` is a commit of the hub, or None: then the
+    hub's current one is used, and recorded by `describe`. `can` and `cannot` say what a chapter may
+    expect of it.
     """
 
     name: str
@@ -46,7 +46,6 @@ class ModelSpec:
     licence: str
     steps: int
     guidance_scale: float
-    size: int
     scheduler: str
     download: int
     revision: str | None = None
@@ -60,30 +59,30 @@ SPECS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
         ModelSpec(
-            "embedded", None, UNET, "see models/emoji-ldm/README.md", 25, 4.0, 128, "DDIM",
+            "embedded", None, UNET, "see models/emoji-ldm/README.md", 25, 4.0, "DDIM",
             50_000_000, cannot="anything but emoji",
         ),
         ModelSpec(
-            "sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5", UNET, OPENRAIL, 25, 7.5, 512,
+            "sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5", UNET, OPENRAIL, 25, 7.5,
             "DDIM", 2_100_000_000, can="prompts, guidance, attention; a free Colab T4 runs it",
             cannot="the chapters on training: its corpus is not here",
         ),
         ModelSpec(
             "sd-turbo", "stabilityai/sd-turbo", UNET, "Stability AI Community Licence", 1, 0.0,
-            512, "Euler, trailing", 2_600_000_000, can="one to four steps",
+            "Euler, trailing", 2_600_000_000, can="one to four steps",
             cannot="guidance: it was distilled without",
         ),
         ModelSpec(
-            "bk-sdm-tiny", "nota-ai/bk-sdm-tiny", UNET, OPENRAIL, 25, 7.5, 512, "DDIM",
+            "bk-sdm-tiny", "nota-ai/bk-sdm-tiny", UNET, OPENRAIL, 25, 7.5, "DDIM",
             1_300_000_000, can="as sd15, with a smaller U-Net", cannot="the mid block: it has none",
         ),
         ModelSpec(
-            "bk-sdm-small", "nota-ai/bk-sdm-small", UNET, OPENRAIL, 25, 7.5, 512, "DDIM",
+            "bk-sdm-small", "nota-ai/bk-sdm-small", UNET, OPENRAIL, 25, 7.5, "DDIM",
             2_000_000_000, can="as sd15, with a smaller U-Net", cannot="the mid block: it has none",
         ),
         ModelSpec(
             "sdxl", "stabilityai/stable-diffusion-xl-base-1.0", UNET, "CreativeML OpenRAIL++-M",
-            25, 5.0, 1024, "Euler", 7_000_000_000, can="loading and tracing",
+            25, 5.0, "Euler", 7_000_000_000, can="loading and tracing",
             cannot="a free Colab T4 in full size; in float16 its decoder is run in float32",
         ),
     )
@@ -251,7 +250,7 @@ def describe(pipe: DiffusionPipeline) -> dict[str, Any]:
 
 
 def table() -> list[dict[str, Any]]:
-    """One row a registered model: name, licence, size, whether it is here, can and cannot."""
+    """One row a registered model: name, licence, gigabytes, whether it is here, can and cannot."""
     return [
         {
             "name": spec.name,
@@ -312,11 +311,11 @@ def _auto_sd15() -> bool:
 
 
 def _local_spec(path: Path) -> ModelSpec:
-    """A specification read from the folder: its own scheduler, size and family."""
+    """A specification read from the folder: its own scheduler and family."""
     parts = weights.index(path)
     flow = "transformer" in parts and "unet" not in parts
     return ModelSpec(
-        path.name, None, FLOW if flow else UNET, "as its folder says", 25, 7.5, 512,
+        path.name, None, FLOW if flow else UNET, "as its folder says", 25, 7.5,
         parts.get("scheduler", [None, "unknown"])[1], 0, path=path,
     )  # fmt: skip
 

@@ -128,7 +128,13 @@ class Plan:
         return table if any(s.hidden for s in self.settings) else table.drop(columns="hidden")
 
     def setting(self, name: str) -> Setting:
-        return next(setting for setting in self.settings if setting.name == name)
+        """The setting of this name; raise `EssayError` where the plan has none."""
+        named = {setting.name: setting for setting in self.settings}
+        if name not in named:
+            raise EssayError(
+                f"The plan {self.name!r} has no setting {name!r}; it has {', '.join(named)}."
+            )
+        return named[name]
 
     def _asked(self, first_seed: int) -> list[tuple[str, str | None, str | None]]:
         if isinstance(self.prompts, tuple):
@@ -148,6 +154,11 @@ def content_words(text: str) -> list[str]:
     return [word for word in words if word not in _FUNCTION_WORDS]
 
 
+def declared() -> list[str]:
+    """Names of the plans in data/runs."""
+    return sorted(path.parent.name for path in paths.runs().glob("*/plan.yml"))
+
+
 def load(name: str, final: bool | None = None) -> Plan:
     """Read a plan by its name; raise `EssayError` that names the key at fault.
 
@@ -156,12 +167,10 @@ def load(name: str, final: bool | None = None) -> Plan:
     """
     path = paths.runs() / name / "plan.yml"
     if not path.is_file():
-        known = sorted(p.parent.name for p in paths.runs().glob("*/plan.yml"))
-        raise EssayError(
-            f"There is no plan {name!r} in {paths.runs()}. Declared: {', '.join(known) or 'none'}."
-        )
+        known = ", ".join(declared()) or "none"
+        raise EssayError(f"There is no plan {name!r} in {paths.runs()}. Declared: {known}.")
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise EssayError(f"{path} is not valid YAML: {error}") from error
     plan = _plan(name, document, path)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PLAN, SOURCE, SETTING = "delivery", "guidance", "4"
 FILE = "rounds.npz"
+CURE = f"`essay sample {PLAN}` takes the pictures round again."
 ROUNDS = 20
 PICTURES = 64
 TOLERANCE = 0.05
@@ -61,29 +62,42 @@ def keep(pipe: Any) -> Path:
     run = runs.load(SOURCE)
     between = measured(pipe, given(run, pipe)).astype(np.float32)
     path = _path()
-    with open(path, "wb") as file:
-        np.savez_compressed(file, key=_key(run, pipe), between=between)
+    store.save_arrays(path, key=_key(run, pipe), between=between)
     return path
+
+
+def current(pipe: Any) -> bool:
+    """Whether distances are kept that belong to the autoencoder and the pictures as they are."""
+    from essaylib import runs
+
+    try:
+        return len(_kept(runs.load(SOURCE), pipe)) == PICTURES
+    except EssayError:
+        return False
 
 
 def load(run: Run, pipe: Any, rows: list[int], again: np.ndarray) -> np.ndarray:
     """Return the kept distances of the pictures that `given` gives: (64, 21, 21).
 
     again: what `drift.distances` says of the pictures `rows`, taken round anew. Raises `EssayError`
-    where nothing is kept, where it belongs to other weights or pictures, and where it differs.
+    where nothing is kept or it is damaged, where it belongs to other weights or pictures, and where
+    it differs.
     """
-    path = _path()
-    cure = f"`essay sample {PLAN}` takes the pictures round again."
-    if not path.is_file():
-        raise EssayError(f"No pictures have been taken round the autoencoder: {cure}")
-    with np.load(path) as stored:
-        if str(stored["key"]) != _key(run, pipe):
-            raise EssayError(f"The autoencoder or the run {run.plan.name!r} has changed: {cure}")
-        between = stored["between"].astype(float)
+    between = _kept(run, pipe)
     off = np.abs(between[rows] - again).max(axis=(1, 2)) / again.max(axis=(1, 2))
     if (off > TOLERANCE).any():
-        raise EssayError(f"Pictures taken round again are off by {off.max():.1%}: {cure}")
+        raise EssayError(f"Pictures taken round again are off by {off.max():.1%}: {CURE}")
     return between
+
+
+def _kept(run: Run, pipe: Any) -> np.ndarray:
+    path = _path()
+    if not path.is_file():
+        raise EssayError(f"No pictures have been taken round the autoencoder: {CURE}")
+    stored = store.load_arrays(path, CURE)
+    if str(stored.get("key")) != _key(run, pipe):
+        raise EssayError(f"The autoencoder or the run {run.plan.name!r} has changed: {CURE}")
+    return stored["between"].astype(float)
 
 
 def _path() -> Path:

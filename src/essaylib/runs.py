@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from essaylib import claims, models, paths, plans, provenance, weights
+from essaylib import claims, models, paths, plans, provenance, store, weights
 from essaylib.errors import EssayError
 
 if TYPE_CHECKING:
@@ -116,8 +116,10 @@ def draw(
     Nothing is drawn where the run is there and its weights, plan and corpus are still the same,
     unless `force` (which goes on with its own interrupted drawing, too). An image depends on its
     prompt, seed and setting, not on its batch. Raises `EssayError` for an unknown plan, a missing
-    model, too little disk or an unwritable folder.
+    model, a batch of none, too little disk or an unwritable folder.
     """
+    if batch_size < 1:
+        raise EssayError("--batch must be 1 or more.")
     plan = plans.load(name)
     folder, key = _folder(name, model), _key(plan, model)
     if not force and _key_of(folder) == key:
@@ -165,7 +167,7 @@ def load(name: str, model: str = "embedded") -> Run:
             f"The run {name!r} has {len(table)} rows and {len(latents)} latents: "
             f"restore {folder}, or `{command} --force`."
         )
-    return Run(plan, table, latents, json.loads((folder / PROVENANCE).read_text()))
+    return Run(plan, table, latents, json.loads((folder / PROVENANCE).read_text(encoding="utf-8")))
 
 
 def recheck(run: Run, pipe: Any, n: int = 16, seed: int = 0) -> pd.DataFrame:
@@ -244,27 +246,35 @@ def draw_parts(
 ) -> torch.Tensor:
     """Draw a table of the plan, or go on with it: latents float16 (n, C, h, w), row by row.
 
-    Every batch becomes a file of its own in `parts`; those that are there already are kept.
+    Every batch becomes a file of its own in `parts`; those that are there already are kept. Files
+    of another batch size stand for other rows and do not count.
     """
     import torch
-    from safetensors.torch import load_file, save_file
     from tqdm.auto import tqdm
 
-    parts.mkdir(parents=True, exist_ok=True)
+    found = []
     with tqdm(total=len(table), unit="image", desc=plan.name, disable=not progress) as bar:
         for setting in plan.settings:
             rows = table[table.setting == setting.name]
             for start in range(0, len(rows), batch_size):
                 batch = rows.iloc[start : start + batch_size]
                 path = parts / f"{batch.index[0]:07d}-{batch.index[-1]:07d}.safetensors"
-                if not path.is_file():
-                    latents = generate(pipe, setting, batch, batch_size).half().contiguous()
-                    unfinished = path.with_suffix(".part")
-                    save_file({"latents": latents}, unfinished)
-                    unfinished.replace(path)
+                found.append(_part(path, partial(generate, pipe, setting, batch, batch_size)))
                 bar.update(len(batch))
-    files = sorted(parts.glob("*.safetensors"))
-    return torch.cat([load_file(path)["latents"] for path in files])
+    return torch.cat(found)
+
+
+def _part(path: Path, draw: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """The latents float16 kept in a file; drawn and kept first where it is absent or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
+
+    try:
+        return load_file(path)["latents"]
+    except (FileNotFoundError, SafetensorError):
+        latents = draw().half().contiguous()
+        store.write_whole(path, lambda part: save_file({"latents": latents}, part))
+        return latents
 
 
 def _keep(
@@ -292,7 +302,7 @@ def _keep(
         "images": len(table),
         "latents_sha256": provenance.sha256(folder / LATENTS),
     }
-    (folder / PROVENANCE).write_text(json.dumps(described, indent=1) + "\n")
+    (folder / PROVENANCE).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
 
 def _folder(name: str, model: str) -> Path:
@@ -354,7 +364,7 @@ def _key_of(folder: Path) -> str | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text()).get("key")
+        return json.loads(path.read_text(encoding="utf-8")).get("key")
     except ValueError:
         return None
 

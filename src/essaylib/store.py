@@ -10,9 +10,13 @@ import hashlib
 import json
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from essaylib import paths
 from essaylib.errors import EssayError
@@ -109,6 +113,25 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         raise EssayError(f"{path} cannot be written ({error.strerror}).") from error
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def save_arrays(path: Path, **arrays: Any) -> None:
+    """Keep arrays by name in an .npz file."""
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:  # given a name, numpy would add .npz to it
+            np.savez_compressed(file, **arrays)
+
+    write_whole(path, write)
+
+
+def load_arrays(path: Path, cure: str) -> dict[str, np.ndarray]:
+    """Every array of an .npz file; raise `EssayError` that names the cure where it is damaged."""
+    try:
+        with np.load(path) as stored:
+            return dict(stored)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise EssayError(f"{path} is damaged ({error}): {cure}") from error
 
 
 def _make_folder(folder: Path) -> None:
