@@ -109,15 +109,62 @@ def test_select_refuses_what_is_not_there():
     assert [m.shape[0] for m in attention.select(tr, steps=slice(0, 1))] == [1, 1]
 
 
-def test_daam_by_hand():
+@pytest.mark.parametrize(
+    ("change", "cure"),
+    [
+        ({"steps": []}, "from 0 to 1, not"),
+        ({"steps": 1}, "from 0 to 1, not 1"),
+        ({"steps": [0, 9]}, "no step 9: choose from 0 to 1"),
+        ({"steps": [0.5]}, "no step 0.5: choose from 0 to 1"),
+        ({"steps": slice(2, None)}, "no step slice.*: choose from 0 to 1"),
+        ({"image": 3}, "no image 3: choose from 0 to 0"),
+    ],
+)
+def test_steps_and_images_that_are_not_there_are_named(change, cure):
+    for read in (attention.select, attention.aggregate, attention.shares):
+        with pytest.raises(EssayError, match=cure):
+            read(made(), **change)
+
+
+def test_words_are_not_looked_up_in_images_or_maps_that_are_not_there():
     tr = made()
+    with pytest.raises(EssayError, match="no image 3: choose from 0 to 0"):
+        attention.word_map(tr, "dog", image=3)
+    with pytest.raises(EssayError, match="no image 3: choose from 0 to 0"):
+        attention.merge_words(tr, attention.aggregate(tr), image=3)
+    with pytest.raises(EssayError, match="no image 3: choose from 0 to 0"):
+        attention.daam(tr, image=3)
+    bare = Trace(tokens=tr.tokens, words=tr.words)
+    with pytest.raises(EssayError, match=r"Capture\(cross_attention=True\)"):
+        attention.word_map(bare, "dog")
+    with pytest.raises(EssayError, match=r"Capture\(cross_attention=True\)"):
+        attention.merge_words(bare, attention.aggregate(tr))
+
+
+def daam_by_hand(layers, size):
     merged = []
-    for maps in tr.cross_attention.values():
+    for maps in layers:
         for head in range(maps.heads):
             summed = maps.values[:, 0, head].float().sum(0).permute(2, 0, 1)[:, None]
-            resized = torch.nn.functional.interpolate(summed, size=(4, 6), mode="bicubic")
+            resized = torch.nn.functional.interpolate(summed, size=size, mode="bicubic")
             merged.append(resized.clamp(min=0)[:, 0])
-    assert torch.allclose(attention.daam(tr), torch.stack(merged).mean(0), atol=1e-6)
+    return torch.stack(merged).mean(0)
+
+
+def test_daam_by_hand():
+    tr = made()
+    expected = daam_by_hand(tr.cross_attention.values(), (4, 6))
+    assert torch.allclose(attention.daam(tr), expected, atol=1e-6)
+
+
+def test_daam_leaves_out_layers_by_the_latent_whatever_size_is_asked_for():
+    tr = made()
+    large, small = tr.cross_attention.values()  # 4 x 6 and 2 x 3 pixels
+    expected = daam_by_hand([large, small], (16, 24))
+    assert torch.allclose(attention.daam(tr, (16, 24)), expected, atol=1e-6)
+    tr.latents = torch.zeros(3, 1, 4, 16, 24)
+    expected = daam_by_hand([large], (4, 6))
+    assert torch.allclose(attention.daam(tr, (4, 6)), expected, atol=1e-6)
 
 
 def test_daam_needs_heads_and_a_layer_outside_the_mid_block():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from essaylib import attribution, models
+from essaylib import attribution, features, models
 from essaylib.errors import EssayError
 
 
@@ -23,7 +23,7 @@ def test_a_sketch_is_the_projected_gradient(tiny, latents):
         clean = torch.tensor(latents[picture : picture + 1])
         (noise,) = attribution._noise(clean, 7, 1)
         at = torch.tensor([300])
-        text = attribution._text(pipe, PROMPTS[picture : picture + 1])
+        text = features.conditions(pipe, PROMPTS[picture : picture + 1])
         unet.zero_grad()
         out = unet(pipe.scheduler.add_noise(clean, noise, at), at, text).sample
         (out.square().sum() / 2).backward()

@@ -3,6 +3,7 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,6 +50,27 @@ def test_latents_are_the_scaled_mean_of_the_posterior(vae, images):
         pixels = torch.from_numpy(images[5:]).permute(0, 3, 1, 2) / 127.5 - 1
         wanted = vae.encode(pixels).latent_dist.mean * 0.5
     assert found[5:] == pytest.approx(wanted.numpy(), abs=1e-4)
+
+
+def test_pictures_go_where_an_autoencoder_that_waits_for_its_turn_will_compute(vae, images):
+    waiting = copy.deepcopy(vae)
+    waiting._hf_hook = SimpleNamespace(execution_device="meta")
+
+    def look(_, args):
+        raise RuntimeError(f"on {args[0].device}")
+
+    waiting.encoder.register_forward_pre_hook(look)
+    with pytest.raises(RuntimeError, match="on meta"):
+        features.latents(waiting, images)
+
+
+def test_captions_are_what_the_pipeline_gives_its_unet(tiny):
+    pipe = tiny("embedded")
+    captions = ["dog", "a cat"]
+    found = features.conditions(pipe, captions)
+    ids = pipe.tokenizer(captions, padding="max_length", return_tensors="pt").input_ids
+    assert found.shape == (2, 32, 32) and not found.requires_grad
+    assert torch.equal(found, pipe.text_encoder(ids).last_hidden_state)
 
 
 def test_clip_sees_a_larger_picture_as_its_block_means(clip, images):

@@ -173,6 +173,18 @@ def test_autoguidance_follows_the_formula(pipe):
 
 @pytest.mark.parametrize(
     "how",
+    [lambda p: guidance.interval_guidance(p, 0, 1), lambda p: guidance.autoguidance(p, None)],
+)
+def test_a_flow_transformer_is_refused(how):
+    class FluxPipeline:
+        transformer = object()
+
+    with pytest.raises(EssayError, match="flow transformer"), how(FluxPipeline()):
+        pass
+
+
+@pytest.mark.parametrize(
+    "how",
     [lambda p: guidance.interval_guidance(p, 0, 1), lambda p: guidance.autoguidance(p, p.unet)],
 )
 def test_changing_guidance_where_there_is_none(tiny, how):

@@ -1,5 +1,7 @@
 """Interventions: each changes what it says, and nothing else."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -115,6 +117,52 @@ def test_each_prompt_of_a_batch_may_lose_other_positions(tiny):
         interventions.last_padding(pipe, "o " * 40)
 
 
+@pytest.mark.parametrize(
+    ("prepared", "called"),
+    [
+        ("a doggy", "a cat is"),
+        (PROMPTS, PROMPTS[::-1]),
+        (PROMPTS, PROMPTS * 2),
+        (PROMPTS, PROMPTS[:1]),
+        (PROMPTS, [*PROMPTS, "a dog"]),
+    ],
+)
+def test_another_prompt_than_the_one_prepared_for_is_refused(tiny, prepared, called):
+    pipe = tiny("embedded")
+    with (
+        interventions.ablate_tokens(pipe, prepared, ["a"]),
+        pytest.raises(EssayError, match="with the prompts that were given, in their order"),
+    ):
+        pipe(called, num_inference_steps=1, output_type="latent")
+    pipe(called, num_inference_steps=1, output_type="latent")
+
+
+@pytest.mark.parametrize("family", ["embedded", "sdxl"])
+def test_a_prompt_may_be_repeated_or_be_embeddings(tiny, family):
+    pipe = tiny(family)
+    with interventions.ablate_tokens(pipe, PROMPTS, ["a"]):
+        draw(pipe, [PROMPTS[0]] * 2 + [PROMPTS[1]] * 2)
+    if family == "embedded":
+        embeds = torch.zeros(2, 32, 32)
+        with interventions.ablate_tokens(pipe, PROMPTS, ["a"]):
+            pipe(
+                prompt_embeds=embeds,
+                negative_prompt_embeds=embeds,
+                num_inference_steps=1,
+                output_type="latent",
+            )
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_images_that_do_not_divide_among_the_prompts_are_refused(tiny, images):
+    pipe = tiny("embedded")
+    with (
+        interventions.ablate_positions(pipe, [[1], [2]]),
+        pytest.raises(EssayError, match=f"draws {images} images for 2 prompts"),
+    ):
+        draw(pipe, ["a doggy"] * images)
+
+
 def test_unknown_words_and_negative_scales(tiny):
     pipe = tiny("embedded")
     with pytest.raises(EssayError, match="no 'horse'. Its words: a, doggy"):
@@ -148,6 +196,14 @@ def test_swapped_noise(tiny):
             interventions.swap_seed(pipe, 1, 2, box=box)
 
 
+def test_a_flow_transformer_has_no_noise_to_swap():
+    class FluxPipeline:
+        transformer = object()
+
+    with pytest.raises(EssayError, match="flow transformer"):
+        interventions.swap_seed(FluxPipeline(), 1, 2)
+
+
 def test_edited_latents_are_what_the_next_step_starts_from(tiny):
     pipe = tiny("embedded")
     before = draw(pipe)
@@ -158,6 +214,13 @@ def test_edited_latents_are_what_the_next_step_starts_from(tiny):
     cut = interventions.edit_latents(0, lambda latents: latents[:1])
     with pytest.raises(EssayError, match="return the same shape"):
         draw(pipe, callback_on_step_end=cut)
+
+
+@pytest.mark.parametrize("step", [-1, 2, 9])
+def test_a_step_that_the_call_does_not_have_cannot_be_edited(tiny, step):
+    never = interventions.edit_latents(step, lambda latents: latents)
+    with pytest.raises(EssayError, match=f"no step {step} to edit: choose from 0 to 1"):
+        draw(tiny("embedded"), callback_on_step_end=never)
 
 
 def test_autoencoder_rounds(tiny, device):
@@ -180,5 +243,22 @@ def test_autoencoder_rounds_refuse_other_images(tiny):
     pipe = tiny("embedded")
     with pytest.raises(EssayError, match="uint8"):
         interventions.autoencoder_rounds(pipe, np.zeros((1, 64, 64, 3)), 1)
+    images = np.zeros((1, 64, 64, 3), np.uint8)
     with pytest.raises(EssayError, match="0 or more"):
-        interventions.autoencoder_rounds(pipe, np.zeros((1, 64, 64, 3), np.uint8), -1)
+        interventions.autoencoder_rounds(pipe, images, -1)
+    with pytest.raises(EssayError, match="batch_size must be a whole number"):
+        interventions.autoencoder_rounds(pipe, images, 1, batch_size=0)
+    with pytest.raises(EssayError, match="60×64 pixels do not fit.*multiples of 8"):
+        interventions.autoencoder_rounds(pipe, images[:, :60], 1)
+
+
+def test_rounds_go_where_an_autoencoder_that_waits_for_its_turn_will_compute(tiny):
+    pipe = tiny("embedded")
+    pipe.vae._hf_hook = SimpleNamespace(execution_device="meta")
+
+    def look(_, args):
+        raise RuntimeError(f"on {args[0].device}")
+
+    pipe.vae.encoder.register_forward_pre_hook(look)
+    with pytest.raises(RuntimeError, match="on meta"):
+        interventions.autoencoder_rounds(pipe, np.zeros((1, 64, 64, 3), np.uint8), 1)

@@ -1,6 +1,8 @@
+import copy
 import json
 import math
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,8 +28,9 @@ def pipe(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = [*letters, *(letter + "</w>" for letter in letters), "<|start|>", "<|end|>"]
-    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
+    vocabulary = json.dumps({word: i for i, word in enumerate(words)})
+    (folder / "vocab.json").write_text(vocabulary, encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
     tokenizer = CLIPTokenizer(
         str(folder / "vocab.json"),
         str(folder / "merges.txt"),
@@ -135,11 +138,20 @@ def test_a_negative_prompt_changes_the_image(pipe):
         ({"height": math.nan}, "multiples of 2"),
         ({"prompts": []}, "No prompt"),
         ({"prompts": [3]}, "must be text"),
+        ({"prompts": None}, "must be text"),
         ({"seeds": []}, "No seed"),
         ({"seeds": [-1]}, "whole number from 0"),
         ({"seeds": [0.5]}, "whole number from 0"),
+        ({"seeds": 1.5}, "whole number from 0"),
+        ({"seeds": None}, "whole number from 0"),
+        ({"seeds": "a"}, "whole number from 0"),
+        ({"seeds": [math.nan]}, "whole number from 0"),
+        ({"seeds": [True]}, "whole number from 0"),
         ({"prompts": ["a", "b"], "seeds": [1, 2, 3]}, "do not pair"),
-        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
+        ({"batch_size": "a"}, "batch_size must be a whole number of at least 1"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number of at least 1"),
+        ({"negative_prompt": ["a", "b"]}, "one text for all images"),
         ({"output": "gif"}, "choose 'pil', 'np' or 'latent'"),
     ],
 )
@@ -147,6 +159,49 @@ def test_bad_settings_name_the_cure(pipe, settings, cure):
     settings = {"prompts": "a dog", "seeds": 0, "steps": 1, **settings}
     with pytest.raises(EssayError, match=cure):
         repro.generate(pipe, **settings)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        torch.zeros(0, 4, 16, 16),
+        torch.zeros(4, 16, 16),
+        torch.zeros(1, 3, 16, 16),
+        np.zeros((1, 4, 16, 16), np.float32),
+        [],
+    ],
+)
+def test_what_are_no_latents_cannot_be_decoded(pipe, given):
+    with pytest.raises(EssayError, match=r"are a tensor \(n, 4, h, w\), n at least 1, not"):
+        repro.decode(pipe, given)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "a", True])
+def test_latents_are_decoded_in_whole_batches(pipe, batch_size):
+    with pytest.raises(EssayError, match="batch_size must be a whole number of at least 1"):
+        repro.decode(pipe, torch.zeros(1, 4, 16, 16), batch_size)
+
+
+def test_latents_go_where_an_autoencoder_that_waits_for_its_turn_will_compute(pipe):
+    vae = copy.deepcopy(pipe.vae)
+    vae._hf_hook = SimpleNamespace(execution_device="meta")
+
+    def look(_, args):
+        raise RuntimeError(f"on {args[0].device}")
+
+    vae.post_quant_conv.register_forward_pre_hook(look)
+    with pytest.raises(RuntimeError, match="on meta"):
+        repro.decode(SimpleNamespace(vae=vae), torch.zeros(1, 4, 16, 16))
+
+
+def test_a_flow_transformer_is_refused():
+    class FluxPipeline:
+        transformer = object()
+
+    with pytest.raises(EssayError, match="flow transformer"):
+        repro.latents(FluxPipeline(), 0)
+    with pytest.raises(EssayError, match="flow transformer"):
+        repro.generate(FluxPipeline(), "a dog", 0)
 
 
 def test_a_prompt_that_is_cut_is_warned_about_with_what_was_cut(pipe):
@@ -202,7 +257,7 @@ def test_git_tells_a_clean_tree_from_a_changed_one(sandbox):
     git("add", ".")
     git("commit", "-q", "-m", "Begin")
     assert asked_anew()["clean"] is True
-    (sandbox / "new.txt").write_text("x")
+    (sandbox / "new.txt").write_text("x", encoding="utf-8")
     assert source.git()["clean"] is True
     found = asked_anew()
     assert (found["clean"], len(found["commit"])) == (False, 40)

@@ -427,6 +427,20 @@ def test_attention_by_step_layer_and_word(pipe):
     assert list(tr.attention(layer="up_blocks.1")) == [n for n in tr.layers if "up_blocks.1" in n]
     with pytest.raises(EssayError, match="No captured layer"):
         tr.attention(layer="mid")
+    for step in (3, -4, slice(3, None)):
+        with pytest.raises(EssayError, match="no step .*: choose from 0 to 2"):
+            tr.attention(step=step)
+    for read in (tr.attention, lambda image: tr.positions("a", image)):
+        with pytest.raises(EssayError, match="no image 2: choose from 0 to 1"):
+            read(image=2)
+
+
+def test_without_captured_maps_it_is_said_how_to_capture_them(pipe):
+    with trace(pipe) as tr:
+        call(pipe)
+    for read in (tr.attention, lambda: tr.attention("doggy"), lambda: tr.columns([1])):
+        with pytest.raises(EssayError, match=r"record with Capture\(cross_attention=True\)"):
+            read()
 
 
 @pytest.mark.parametrize("family", ["embedded", "turbo"])
@@ -451,7 +465,7 @@ def test_saved_traces_come_back_the_same(tiny, family, tmp_path):
 def test_an_unwritable_or_missing_trace(pipe, tmp_path):
     with trace(pipe) as tr:
         call(pipe)
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(EssayError, match="Cannot write"):
         tr.save(tmp_path / "file" / "trace")
     with pytest.raises(EssayError, match="Cannot read"):

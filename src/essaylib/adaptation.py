@@ -51,7 +51,7 @@ def finetune(
         raise EssayError(f"{len(images)} pictures and {len(captions)} captions do not pair.")
     models.require_unet(pipe, "fine-tuning")
     clean = torch.from_numpy(features.latents(pipe.vae, images)).to(unet.device)
-    context = _read(pipe, list(captions)).to(unet.device)
+    context = features.conditions(pipe, captions).float().to(unet.device)
     noise = pipe.scheduler
     last = noise.config.num_train_timesteps
     draw = torch.Generator().manual_seed(seed)
@@ -81,17 +81,3 @@ def _target(noise: Any, clean: torch.Tensor, eps: torch.Tensor, t: torch.Tensor)
     if kind == "v_prediction":
         return noise.get_velocity(clean, eps, t)
     raise EssayError(f"A network that predicts {kind!r} cannot be trained further here.")
-
-
-@torch.no_grad()
-def _read(pipe: Any, captions: list[str]) -> torch.Tensor:
-    """Captions as the text tower's vectors (n, T, D)."""
-    words = pipe.tokenizer
-    ids = words(
-        captions,
-        padding="max_length",
-        max_length=words.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    ).input_ids
-    return pipe.text_encoder(ids.to(pipe.text_encoder.device)).last_hidden_state.float()

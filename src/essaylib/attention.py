@@ -12,13 +12,13 @@ so they are reported apart and never divided out in silence. A share is not a ca
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 
 from essaylib.errors import EssayError
-from essaylib.record import Trace
+from essaylib.record import Trace, require_place
 
 
 def select(
@@ -30,10 +30,10 @@ def select(
     """Maps of one image, (S, H, h_l, w_l, N) float32, one a layer.
 
     `layers`: module paths or parts of them ("up_blocks", "mid"); all by default. `steps`: indices
-    of U-Net calls; all by default.
+    of U-Net calls; all by default. Raises `EssayError` where nothing is left.
     """
     parts = [layers] if isinstance(layers, str) else layers
-    _require_maps(trace)
+    trace.require_maps(image)
     found = [
         maps.values[:, image].float()
         for name, maps in trace.cross_attention.items()
@@ -43,8 +43,23 @@ def select(
         raise EssayError(f"No captured layer matches {layers!r}: {', '.join(trace.layers)}.")
     if steps is None:
         return found
-    chosen = steps if isinstance(steps, slice) else list(steps)
+    chosen = _chosen(steps, len(found[0]))
     return [values[chosen] for values in found]
+
+
+def _chosen(steps: Sequence[int] | slice, count: int) -> list[int] | slice:
+    """The steps as they index `count` of them; `EssayError` where one is not there, or none is."""
+    if isinstance(steps, slice):
+        require_place("step", steps, count)
+        return steps
+    chosen = list(steps) if isinstance(steps, Iterable) else []
+    if not chosen:
+        raise EssayError(
+            f"steps must be a slice or a list of steps from 0 to {count - 1}, not {steps!r}."
+        )
+    for step in chosen:
+        require_place("step", step, count)
+    return chosen
 
 
 def upsample(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -77,7 +92,7 @@ def merge_words(trace: Trace, maps: torch.Tensor, image: int = 0) -> dict[str, t
     Keys in the prompt's order: "<start>", each word (a repeated one as "dog (2)"), "<end>",
     "<padding>". Their values sum to what `maps` sums to. A word that the tokenizer cut is left out.
     """
-    trace.require_tokens()
+    trace.require_tokens(image)
     labels = _labels(trace.words[image])
     groups: dict[str, list[int]] = {}
     for position, token in enumerate(trace.tokens[image]):
@@ -128,28 +143,22 @@ def shares(
 def daam(trace: Trace, size: tuple[int, int] | None = None, image: int = 0) -> torch.Tensor:
     """Maps as DAAM computes them (Tang et al. 2023), for comparison: (N, h, w).
 
-    Sums over steps, upsamples each layer and head bicubically to the latent's size, clamps at
-    zero, then averages over layers and heads; leaves out the mid block and layers eight times
-    smaller than the latent. Its values are not shares. Needs `Capture(heads="all")`, since the
-    clamp acts on each head.
+    Sums over steps, upsamples each layer and head bicubically to `size` (by default the latent's),
+    clamps at zero, then averages over layers and heads; leaves out the mid block and layers eight
+    times smaller than the latent. Its values are not shares. Needs `Capture(heads="all")`, since
+    the clamp acts on each head.
     """
-    _require_maps(trace)
+    trace.require_maps(image)
     if any(maps.values.shape[2] < maps.heads for maps in trace.cross_attention.values()):
         raise EssayError('DAAM works on single heads: record with Capture(heads="all").')
-    size = size or tuple(trace.latents.shape[-2:])
+    latent = tuple(trace.latents.shape[-2:])
+    size = size or latent
     sums = []
     for maps in trace.cross_attention.values():
-        if maps.place == "mid" or size[0] // maps.resolution[0] == 8:
+        if maps.place == "mid" or latent[0] // maps.resolution[0] == 8:
             continue
         summed = maps.values[:, image].float().sum(0).permute(0, 3, 1, 2)
         sums.append(F.interpolate(summed, size=size, mode="bicubic").clamp_(min=0))
     if not sums:
         raise EssayError("DAAM needs a layer outside the mid block: capture cross_attention=True.")
     return torch.cat(sums).mean(0)
-
-
-def _require_maps(trace: Trace) -> None:
-    if not trace.cross_attention:
-        raise EssayError(
-            "This trace has no attention maps: record with Capture(cross_attention=True)."
-        )

@@ -110,7 +110,7 @@ def unet_vectors(
     """
     clean, unet = _clean(pipe, latents), pipe.unet
     narrowest = unet.mid_block if unet.mid_block is not None else unet.down_blocks[-1]
-    empty = _text(pipe, [""])
+    empty = features.conditions(pipe, [""])
     seen: list[torch.Tensor] = []
 
     def look(_: Any, __: Any, output: Any) -> None:
@@ -143,7 +143,7 @@ def gradient_vectors(
     of cross-attention and of `conv_out`, each taken to `width` by `width` numbers by a random
     projection on either side of the matrix; averaged over `timesteps`, each with its own noise.
     """
-    clean, text = _clean(pipe, latents), _text(pipe, prompts)
+    clean, text = _clean(pipe, latents), features.conditions(pipe, prompts)
     if len(text) != len(clean):
         raise EssayError(f"{len(clean)} latents and {len(text)} captions: each needs its own.")
     total = 0
@@ -272,16 +272,3 @@ def _noise(clean: torch.Tensor, seed: int, draws: int) -> Iterator[torch.Tensor]
     draw = torch.Generator().manual_seed(seed)
     for _ in range(draws):
         yield torch.randn(clean.shape[1:], generator=draw).to(clean).expand_as(clean)
-
-
-@torch.no_grad()
-def _text(pipe: Any, prompts: Sequence[str]) -> torch.Tensor:
-    """Captions as the U-Net reads them, (n, T, d)."""
-    tokens = pipe.tokenizer(
-        list(prompts),
-        padding="max_length",
-        max_length=pipe.tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    )
-    return pipe.text_encoder(tokens.input_ids.to(pipe.text_encoder.device))[0]

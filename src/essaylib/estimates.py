@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from essaylib import models
+from essaylib import features, models
 from essaylib.errors import EssayError
+from essaylib.trace import clean_latents
 
 
 @torch.no_grad()
@@ -32,33 +33,14 @@ def one_step(
     if len(captions) != len(noisy):
         raise EssayError(f"{len(captions)} captions and {len(noisy)} latents do not pair.")
     names, index = np.unique(np.asarray(captions), return_inverse=True)
-    words = _read(pipe, list(names))
+    few = [names[start : start + 64] for start in range(0, len(names), 64)]
+    words = torch.cat([features.conditions(pipe, each) for each in few]).to(pipe.unet.dtype)
     where = pipe.unet.device, pipe.unet.dtype
+    kind = pipe.scheduler.config.prediction_type
+    share = float(pipe.scheduler.alphas_cumprod[timestep])
     found = []
     for rows in np.array_split(np.arange(len(noisy)), -(-len(noisy) // batch_size)):
         sample = noisy[rows].to(*where)
         output = pipe.unet(sample, timestep, encoder_hidden_states=words[index[rows]]).sample
-        found.append(_clean(pipe.scheduler, sample.float(), output.float(), timestep).cpu())
+        found.append(clean_latents(kind, share, sample.float(), output.float()).cpu())
     return torch.cat(found).numpy()
-
-
-def _read(pipe: Any, captions: list[str]) -> torch.Tensor:
-    """The captions as the pipeline gives them to its U-Net (n, T, D)."""
-    parts = [
-        pipe.encode_prompt(captions[start : start + 64], pipe.unet.device, 1, False)[0]
-        for start in range(0, len(captions), 64)
-    ]
-    return torch.cat(parts).to(pipe.unet.dtype)
-
-
-def _clean(
-    scheduler: Any, sample: torch.Tensor, output: torch.Tensor, timestep: int
-) -> torch.Tensor:
-    share = float(scheduler.alphas_cumprod[timestep])
-    signal, noise = share**0.5, (1 - share) ** 0.5
-    kind = scheduler.config.prediction_type
-    if kind == "sample":
-        return output
-    if kind == "v_prediction":
-        return signal * sample - noise * output
-    return (sample - noise * output) / signal

@@ -2,7 +2,8 @@
 
 Both take pictures as the corpus gives them, uint8 (n, h, w, 3) on white, and return float32 arrays,
 one row a picture, without noise: the same picture gives the same numbers. `clip_texts` does it for
-captions. `untrained` makes the floor that a learned space is compared with.
+captions, and `conditions` gives those as the U-Net reads them. `untrained` makes the floor that a
+learned space is compared with.
 
 What several chapters need of all drawings is computed once and kept (see `store`).
 """
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from essaylib import store
+from essaylib import models, store
 from essaylib.corpus import SIZE, Corpus
 from essaylib.corpus import load as load_corpus
 from essaylib.errors import EssayError
@@ -190,6 +191,12 @@ def clip_texts(clip: Any, words: Any, captions: Sequence[str]) -> np.ndarray:
     return torch.cat(found).numpy()
 
 
+@torch.no_grad()
+def conditions(pipe: Any, captions: Sequence[str]) -> torch.Tensor:
+    """Captions as a pipeline gives them to its U-Net, token by token: a tensor (n, T, D)."""
+    return pipe.encode_prompt(list(captions), pipe.unet.device, 1, False)[0]
+
+
 def untrained(network: Any, seed: int = 0) -> Any:
     """The same architecture with the weights that it would have been given before training."""
     kind = type(network)
@@ -206,11 +213,11 @@ def _apply(
     """Apply a function of signed pixels (b, 3, h, w), `batch` pictures at a time."""
     if images.ndim != 4 or images.dtype != np.uint8 or not len(images):
         raise EssayError(f"Pictures are uint8 (n, h, w, 3), not {images.dtype} {images.shape}.")
-    where = next(network.parameters())
+    where = models.execution_device(network), next(network.parameters()).dtype
     found = []
     for start in range(0, len(images), batch):
         pixels = torch.from_numpy(images[start : start + batch]).permute(0, 3, 1, 2)
-        found.append(function((pixels.float() / 127.5 - 1).to(where)).float().cpu())
+        found.append(function((pixels.float() / 127.5 - 1).to(*where)).float().cpu())
     return torch.cat(found).numpy()
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from essaylib import models
 from essaylib.errors import EssayError
 from essaylib.record import Trace
 
@@ -128,6 +129,7 @@ def interval_guidance(pipe: Any, low: float, high: float) -> Iterator[None]:
     Kynkäänniemi et al. 2024. Outside of the interval the unconditional prediction is replaced by
     the conditional one, so that u + w (c − u) = c whatever w is. It still costs two predictions.
     """
+    models.require_unet(pipe, "interval guidance")
     if not low <= high:
         raise EssayError(f"The interval from {low} to {high} is empty: give low ≤ high.")
 
@@ -152,6 +154,7 @@ def autoguidance(pipe: Any, weak_unet: torch.nn.Module) -> Iterator[None]:
     Karras et al. 2024: the sampler follows k + w (c − k), where k is the prediction of
     `weak_unet` (an earlier version, or a smaller one) for the same latents and prompt.
     """
+    models.require_unet(pipe, "autoguidance")
 
     @torch.no_grad()
     def guide_by_weak(_: Any, args: tuple, kwargs: dict, output: Any) -> Any:

@@ -20,7 +20,7 @@ import torch
 from essaylib import models, repro
 from essaylib.errors import EssayError
 from essaylib.record import Token, find, tokens_of, words_of
-from essaylib.trace import cross_attention_layers
+from essaylib.trace import arguments, cross_attention_layers, wrap
 
 
 @contextmanager
@@ -31,8 +31,10 @@ def scale_tokens(
 
     `scales` maps words or phrases of the prompt to factors from 0 (no attention at all) up; 1
     changes nothing. Each pixel's shares still sum to one. The unconditional branch is left alone.
-    `prompt` must be what the pipeline is then called with. The words' meaning has already spread
-    to later tokens in the text encoder: what is scaled is this token's say, not the word's.
+    `prompt` must be what the pipeline is then called with, each several times if need be: another
+    raises `EssayError`, and embeddings, which do not say what they are of, are taken on trust. The
+    words' meaning has already spread to later tokens in the text encoder: what is scaled is this
+    token's say, not the word's.
     """
     if any(not 0 <= scale < float("inf") for scale in scales.values()):
         raise EssayError(f"Scales must be finite and at least 0: {dict(scales)}.")
@@ -41,7 +43,7 @@ def scale_tokens(
     for i, text in enumerate(prompts):
         for word, scale in scales.items():
             factors[i, positions(pipe, text, word)] = scale
-    with _weighed(pipe, factors):
+    with _weighed(pipe, factors), _called_with(pipe, prompts):
         yield
 
 
@@ -86,6 +88,11 @@ def _weighed(pipe: Any, factors: torch.Tensor) -> Iterator[None]:
     def weigh(layer: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         hidden = args[0] if args else kwargs["hidden_states"]
         images = len(hidden) // (2 if pipe.do_classifier_free_guidance else 1)
+        if images % len(bias):
+            raise EssayError(
+                f"The call draws {images} images for {len(bias)} prompts: call with the prompts "
+                "that were given."
+            )
         added = hidden.new_zeros(len(hidden), 1, bias.shape[-1])
         added[-images:, 0] = bias.to(hidden).repeat_interleave(images // len(bias), 0)
         mask = kwargs.get("attention_mask")
@@ -95,6 +102,30 @@ def _weighed(pipe: Any, factors: torch.Tensor) -> Iterator[None]:
         for layer in cross_attention_layers(pipe.unet).values():
             hooks.callback(layer.register_forward_pre_hook(weigh, with_kwargs=True).remove)
         yield
+
+
+@contextmanager
+def _called_with(pipe: Any, prompts: list[str]) -> Iterator[None]:
+    """Refuse a call with other prompts than these, whose words may stand at other positions."""
+
+    def check(encode: Callable, *args: Any, **kwargs: Any) -> Any:
+        called = arguments(type(pipe).encode_prompt, args, kwargs).get("prompt")
+        called = [called] if isinstance(called, str) else called
+        if called is not None and called != _repeated(prompts, len(called)):
+            raise EssayError(
+                f"The words were looked up in {prompts}, and the pipeline was called with "
+                f"{called}: call it once with the prompts that were given, in their order."
+            )
+        return encode(*args, **kwargs)
+
+    with ExitStack() as taps:
+        wrap(taps, pipe, "encode_prompt", check)
+        yield
+
+
+def _repeated(prompts: list[str], count: int) -> list[str]:
+    """Each prompt in turn, equally often, up to `count`: as the weights are dealt to images."""
+    return [prompt for prompt in prompts for _ in range(count // len(prompts))]
 
 
 def swap_seed(
@@ -108,7 +139,8 @@ def swap_seed(
     """Initial noise of `seed` with that of `other` inside `box`: (1, C, h, w) float32, CPU.
 
     `box` is (top, left, bottom, right) in pixels; None is the whole image. Pass the result as
-    `latents=` to the pipeline.
+    `latents=` to the pipeline. In a notebook this shows how far the noise alone decides on the
+    composition: whether what `other` would have drawn in the box turns up in the picture of `seed`.
     """
     own, foreign = repro.latents(pipe, [seed, other], height, width).split(1)
     factor = pipe.vae_scale_factor
@@ -131,11 +163,15 @@ def swap_seed(
 def edit_latents(step: int, edit: Callable[[torch.Tensor], torch.Tensor]) -> Callable:
     """A `callback_on_step_end` that puts `edit(latents)` in place of the latents after one step.
 
-    `step` counts from 0; latents are (B, C, h, w). Raises `EssayError` where `edit` changes their
-    shape.
+    `step` counts from 0; latents are (B, C, h, w). The call raises `EssayError` where it has no
+    such step, and where `edit` changes their shape.
     """
 
-    def callback(_: Any, at: int, __: Any, given: dict[str, torch.Tensor]) -> dict:
+    def callback(pipe: Any, at: int, _: Any, given: dict[str, torch.Tensor]) -> dict:
+        if not 0 <= step < pipe.num_timesteps:
+            raise EssayError(
+                f"This call has no step {step} to edit: choose from 0 to {pipe.num_timesteps - 1}."
+            )
         if at != step:
             return given
         edited = edit(given["latents"])
@@ -179,8 +215,15 @@ def autoencoder_rounds(
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise EssayError(f"images must be uint8 (n, H, W, 3), not {images.dtype} {images.shape}.")
+    factor = pipe.vae_scale_factor
+    if any(side % factor for side in images.shape[1:3]):
+        raise EssayError(
+            f"Sides of {images.shape[1]}×{images.shape[2]} pixels do not fit the autoencoder: crop "
+            f"them to multiples of {factor}."
+        )
     if rounds < 0:
         raise EssayError(f"rounds must be 0 or more, not {rounds}.")
+    repro.check_batch(batch_size)
     passed = [images]
     for _ in range(rounds):
         batches = np.split(passed[-1], range(batch_size, len(images), batch_size))
@@ -190,7 +233,8 @@ def autoencoder_rounds(
 
 def _round_trip(pipe: Any, images: np.ndarray) -> np.ndarray:
     vae = pipe.vae
-    pixels = torch.from_numpy(images).to(vae.device).permute(0, 3, 1, 2).to(vae.dtype)
+    device = models.execution_device(vae)
+    pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).to(vae.dtype)
     decoded = vae.decode(vae.encode(pixels / 127.5 - 1).latent_dist.mode()).sample
     whole = ((decoded.float() + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8)
     return whole.permute(0, 2, 3, 1).numpy()

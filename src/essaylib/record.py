@@ -125,7 +125,7 @@ class Trace:
 
         Raises `EssayError` where the prompt does not have it, or the tokenizer cut it off.
         """
-        self.require_tokens()
+        self.require_tokens(image)
         return find(text, self.tokens[image], self.words[image])
 
     def attention(
@@ -139,7 +139,11 @@ class Trace:
 
         Each is (S, H, h_l, w_l, N), without S for one `step`, without N for one `word` (the sum of
         its pieces). `layer` is a module path or a part of one, such as "up_blocks.1" or "mid".
+        Raises `EssayError` where no such map was captured.
         """
+        self.require_maps(image)
+        if step is not None:
+            require_place("step", step, len(self._a_map()))
         chosen = [name for name in self.layers if layer is None or layer in name]
         if not chosen:
             raise EssayError(f"No captured layer matches {layer!r}: {', '.join(self.layers)}.")
@@ -151,7 +155,8 @@ class Trace:
 
     def columns(self, positions: Sequence[int]) -> list[int]:
         """Columns of the maps that hold the positions; the last one may hold all padding."""
-        kept = next(iter(self.cross_attention.values())).values.shape[-1]
+        self.require_maps()
+        kept = self._a_map().shape[-1]
         return sorted({min(position, kept - 1) for position in positions})
 
     def save(self, path: str | Path) -> Path:
@@ -225,13 +230,26 @@ class Trace:
         lines += [f"  reduced    {reduction}" for reduction in self.reductions]
         return "\n".join(lines)
 
-    def require_tokens(self) -> None:
-        """Raise `EssayError` where the prompt's text is not known."""
+    def require_tokens(self, image: int = 0) -> None:
+        """Raise `EssayError` where the prompt's text is not known, or there is no such image."""
         if not self.tokens:
             raise EssayError(
                 "The prompt is not known, because the pipeline was given embeddings: pass text "
                 "to look words up."
             )
+        require_place("image", image, len(self.tokens))
+
+    def require_maps(self, image: int = 0) -> None:
+        """Raise `EssayError` where no attention was captured, or there is no such image."""
+        if not self.cross_attention:
+            raise EssayError(
+                "This trace has no attention maps: record with Capture(cross_attention=True)."
+            )
+        require_place("image", image, self._a_map().shape[1])
+
+    def _a_map(self) -> torch.Tensor:
+        """One layer's values: all have the same steps, images and tokens."""
+        return next(iter(self.cross_attention.values())).values
 
 
 def tokens_of(tokenizer: Any, ids: Sequence[int], prompt: str | None) -> list[Token]:
@@ -275,6 +293,16 @@ def find(text: str, tokens: Sequence[Token], words: Sequence[str]) -> list[int]:
         return at
     cut = " (the tokenizer cut the prompt before it)" if hits else ""
     raise EssayError(f"The prompt has no {text!r}{cut}. Its words: {', '.join(words)}.")
+
+
+def require_place(what: str, place: int | slice, count: int) -> None:
+    """Raise `EssayError` where an index, or a slice, picks none of `count`."""
+    try:
+        found = range(count)[place]
+    except (IndexError, TypeError):
+        found = range(0)
+    if found == range(0):
+        raise EssayError(f"There is no {what} {place!r}: choose from 0 to {count - 1}.")
 
 
 def _special(tokenizer: Any, token: int, position: int, ended: bool) -> str | None:

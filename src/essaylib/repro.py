@@ -8,12 +8,14 @@ only statistics agree.
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 
+from essaylib import models
 from essaylib.errors import EssayError
 from essaylib.provenance import provenance
 from essaylib.tolerance import Comparison, compare, fingerprint, image_summary
@@ -54,9 +56,10 @@ def latents(
     So a seed's noise depends neither on the device nor on the other seeds of its batch. `height`
     and `width` are in pixels; the model's own size by default.
     """
+    models.require_unet(pipe, "initial noise")
     seeds = _listed(seeds, "seed")
     for seed in seeds:
-        if isinstance(seed, bool) or int(seed) != seed or not 0 <= seed < 2**63:
+        if not _whole(seed) or not 0 <= seed < 2**63:
             raise EssayError(f"Seed {seed!r} is not a whole number from 0 to 2^63 - 1.")
     height, width = _size(pipe, height, width)
     factor = pipe.vae_scale_factor
@@ -83,9 +86,10 @@ def generate(
     (n, H, W, 3) (`"np"`), or float32 latents (n, C, h, w) on the CPU (`"latent"`). Raises
     `EssayError` for settings that make no picture; warns of a prompt that the tokenizer cuts.
     """
+    models.require_unet(pipe, "generation")
     prompts, seeds = _listed(prompts, "prompt"), _listed(seeds, "seed")
     prompts, seeds = _matched(prompts, seeds)
-    _check_settings(pipe, steps, guidance_scale, batch_size, output)
+    _check_settings(pipe, steps, guidance_scale, batch_size, output, negative_prompt)
     height, width = _size(pipe, height, width)
     for text in dict.fromkeys([*prompts, *([negative_prompt] if negative_prompt else [])]):
         _warn_if_cut(pipe.tokenizer, text)
@@ -115,14 +119,31 @@ def generate(
 def decode(pipe: Any, latents: torch.Tensor, batch_size: int = 16) -> np.ndarray:
     """Decode scaled latents (n, C, h, w), as `generate(output="latent")` gives, to uint8 images.
 
-    Returns (n, H, W, 3).
+    Returns (n, H, W, 3). Raises `EssayError` where there are none.
     """
+    check_batch(batch_size)
+    _check_latents(latents, pipe.vae.config.latent_channels)
+    where = models.execution_device(pipe.vae), pipe.vae.dtype
     images = []
     for start in range(0, len(latents), batch_size):
-        batch = latents[start : start + batch_size].to(pipe.vae.device, pipe.vae.dtype)
+        batch = latents[start : start + batch_size].to(*where)
         decoded = pipe.vae.decode(batch / pipe.vae.config.scaling_factor).sample
         images.append(pipe.image_processor.postprocess(decoded, output_type="np"))
     return _uint8(np.concatenate(images))
+
+
+def check_batch(batch_size: int) -> None:
+    """Raise `EssayError` where this many cannot be taken at a time."""
+    if not _whole(batch_size) or batch_size < 1:
+        raise EssayError(f"batch_size must be a whole number of at least 1, not {batch_size!r}.")
+
+
+def _check_latents(latents: Any, channels: int) -> None:
+    given = tuple(latents.shape) if isinstance(latents, torch.Tensor) else type(latents).__name__
+    if isinstance(given, str) or len(given) != 4 or given[1] != channels or not len(latents):
+        raise EssayError(
+            f"Latents to decode are a tensor (n, {channels}, h, w), n at least 1, not {given}."
+        )
 
 
 def _uint8(images: np.ndarray) -> np.ndarray:
@@ -130,7 +151,8 @@ def _uint8(images: np.ndarray) -> np.ndarray:
 
 
 def _listed(values: Any, what: str) -> list[Any]:
-    values = [values] if isinstance(values, (str, int, np.integer)) else list(values)
+    several = isinstance(values, Iterable) and not isinstance(values, str)
+    values = list(values) if several else [values]
     if not values:
         raise EssayError(f"No {what} given: pass at least one.")
     if what == "prompt" and not all(isinstance(value, str) for value in values):
@@ -152,10 +174,15 @@ def _matched(prompts: list[str], seeds: list[int]) -> tuple[list[str], list[int]
 
 
 def _check_settings(
-    pipe: Any, steps: int, guidance_scale: float, batch_size: int, output: str
+    pipe: Any,
+    steps: int,
+    guidance_scale: float,
+    batch_size: int,
+    output: str,
+    negative_prompt: str | None,
 ) -> None:
     most = pipe.scheduler.config.num_train_timesteps
-    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
+    if not _whole(steps) or steps < 1:
         raise EssayError(f"steps must be a whole number of at least 1, not {steps!r}; try 25.")
     if steps > most:
         raise EssayError(f"The model knows {most} steps of noise, fewer than {steps}; try 25.")
@@ -164,10 +191,11 @@ def _check_settings(
             f"guidance_scale must be a finite number of at least 0, not {guidance_scale!r}; 1 is "
             "no guidance, 4 the book's default."
         )
-    if batch_size < 1:
-        raise EssayError(f"batch_size must be at least 1, not {batch_size!r}.")
+    check_batch(batch_size)
     if output not in ("pil", "np", "latent"):
         raise EssayError(f"Unknown output {output!r}: choose 'pil', 'np' or 'latent'.")
+    if not isinstance(negative_prompt, str | None):
+        raise EssayError(f"negative_prompt is one text for all images, not {negative_prompt!r}.")
 
 
 def _size(pipe: Any, height: int | None, width: int | None) -> tuple[int, int]:
@@ -186,6 +214,10 @@ def _size(pipe: Any, height: int | None, width: int | None) -> tuple[int, int]:
             )
         sizes.append(int(value))
     return sizes[0], sizes[1]
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _finite(value: Any) -> bool:

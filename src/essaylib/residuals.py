@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from essaylib import features, store
+from essaylib import features, models, store
 from essaylib.corpus import Corpus
 from essaylib.corpus import load as load_corpus
 from essaylib.measures.ledger import DIMENSIONS
@@ -50,11 +50,12 @@ def residuals(vae: Any, images: np.ndarray) -> np.ndarray:
 
     The reconstruction is rounded to whole pixel values, as a picture that is saved would be.
     """
-    where = next(vae.parameters())
+    where = models.execution_device(vae), next(vae.parameters()).dtype
     found = []
     for start in range(0, len(images), BATCH):
         whole = torch.from_numpy(images[start : start + BATCH]).permute(0, 3, 1, 2)
-        pixels = (whole.float() / 127.5 - 1).to(where).contiguous(memory_format=torch.channels_last)
+        pixels = (whole.float() / 127.5 - 1).to(*where)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
         decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
         passed = ((decoded.float().cpu() + 1) * 127.5).round().clamp(0, 255)
         found.append((whole - passed).permute(0, 2, 3, 1))

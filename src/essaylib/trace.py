@@ -94,6 +94,21 @@ def cross_attention_layers(unet: torch.nn.Module) -> dict[str, torch.nn.Module]:
     return {name: module for name, module in unet.named_modules() if name.endswith("attn2")}
 
 
+def clean_latents(
+    kind: str, share: float, sample: torch.Tensor, output: torch.Tensor
+) -> torch.Tensor:
+    """x0 by what the network predicts from `sample`: `kind`, as diffusers names it.
+
+    `share` is the image's part of the sample's variance, ᾱ, from 0 to 1.
+    """
+    signal, noise = share**0.5, (1 - share) ** 0.5
+    if kind == "sample":
+        return output
+    if kind == "v_prediction":
+        return signal * sample - noise * output
+    return (sample - noise * output) / signal
+
+
 class _Recorder:
     """The taps and what they have seen so far."""
 
@@ -102,7 +117,6 @@ class _Recorder:
         self.pipe, self.capture, self.trace = pipe, capture, Trace()
         self.layers = _chosen_layers(pipe.unet, capture)
         self.clock = _Clock(models.execution_device(pipe.unet), capture.spans)
-        self.open = True
         self.calls = 0  # U-Net calls so far: the step being recorded is the last of them
         self.prediction: torch.Tensor | None = None  # the U-Net's output until scheduler.step
         self.prompts: dict[str, Any] = {}
@@ -117,10 +131,9 @@ class _Recorder:
     def attach(self, taps: ExitStack) -> None:
         """Add every tap, and its removal to `taps`."""
         pipe = self.pipe
-        taps.callback(setattr, self, "open", False)
-        _wrap(taps, pipe, "encode_prompt", self._encode_prompt)
-        _wrap(taps, pipe.scheduler, "step", self._scheduler_step)
-        _wrap(taps, pipe.vae, "decode", self._decode)
+        wrap(taps, pipe, "encode_prompt", self._encode_prompt)
+        wrap(taps, pipe.scheduler, "step", self._scheduler_step)
+        wrap(taps, pipe.vae, "decode", self._decode)
         encoder = getattr(pipe, "text_encoder", None) or getattr(pipe, "text_encoder_2", None)
         if encoder is not None:
             hook = encoder.register_forward_hook(self._text_encoded, with_kwargs=True)
@@ -141,7 +154,7 @@ class _Recorder:
     # Taps, in the order in which a pipeline reaches them.
 
     def _encode_prompt(self, encode: Callable, *args: Any, **kwargs: Any) -> Any:
-        given = _arguments(type(self.pipe).encode_prompt, args, kwargs)
+        given = arguments(type(self.pipe).encode_prompt, args, kwargs)
         texts = {name: given.get(name) for name in ("prompt", "negative_prompt")}
         self.prompts = {name: text for name, text in texts.items() if text is not None}
         with self.clock.span("text_encoder"):
@@ -171,7 +184,7 @@ class _Recorder:
     def _scheduler_step(self, step: Callable, *args: Any, **kwargs: Any) -> Any:
         if self.prediction is None:
             return step(*args, **kwargs)
-        given = _arguments(type(self.pipe.scheduler).step, args, kwargs)
+        given = arguments(type(self.pipe.scheduler).step, args, kwargs)
         guided, t, sample = given["model_output"], given["timestep"], given["sample"]
         at = self.calls - 1
         self._put("latents", at, sample, extra=1)
@@ -245,14 +258,9 @@ class _Recorder:
 
     def _clean(self, sample: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """x0 by the model's own parametrisation, for a scheduler that does not return it."""
-        alpha = _alpha_cumprod(self.pipe.scheduler, *self.times[-1])
-        signal, noise = alpha**0.5, (1 - alpha) ** 0.5
-        kind = self.pipe.scheduler.config.prediction_type
-        if kind == "sample":
-            return output
-        if kind == "v_prediction":
-            return signal * sample - noise * output
-        return (sample - noise * output) / signal
+        scheduler = self.pipe.scheduler
+        share = _alpha_cumprod(scheduler, *self.times[-1])
+        return clean_latents(scheduler.config.prediction_type, share, sample, output)
 
     def _put(self, name: str, at: int, value: torch.Tensor, extra: int = 0) -> None:
         if name not in self.series:
@@ -498,7 +506,7 @@ def _alpha_cumprod(scheduler: Any, t: Any, index: int | None) -> float:
     return float(scheduler.alphas_cumprod[int(t)])
 
 
-def _arguments(method: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
+def arguments(method: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
     """A call's arguments by name, whatever someone may have wrapped around the method."""
     return _signature(method).bind(None, *args, **kwargs).arguments
 
@@ -514,19 +522,20 @@ def _seed(generator: Any) -> Any:
     return generator.initial_seed()
 
 
-def _wrap(taps: ExitStack, owner: Any, name: str, tap: Callable) -> None:
+def wrap(taps: ExitStack, owner: Any, name: str, tap: Callable) -> None:
     """Put `tap(original, …)` before a method of one object, until `taps` closes.
 
     Where someone wraps it again meanwhile, their wrapper stays, and ours only passes calls on.
     """
-    original, own = getattr(owner, name), name in vars(owner)
-    recorder = tap.__self__
+    original, own, tapped = getattr(owner, name), name in vars(owner), True
 
     @functools.wraps(original)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        return tap(original, *args, **kwargs) if recorder.open else original(*args, **kwargs)
+        return tap(original, *args, **kwargs) if tapped else original(*args, **kwargs)
 
     def restore() -> None:
+        nonlocal tapped
+        tapped = False
         if vars(owner).get(name) is not wrapped:
             return
         setattr(owner, name, original) if own else delattr(owner, name)
