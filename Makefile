@@ -11,7 +11,7 @@ help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 book: .venv/.complete  ## Execute the chapters that changed and build the site: _build/html (MODEL=sd15 for another model)
-	$(BIN)/essay build --model $(MODEL)
+	$(BIN)/essay build --model "$(MODEL)"
 
 test: .venv/.complete  ## Run the tests, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term

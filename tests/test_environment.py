@@ -1,9 +1,12 @@
-"""The three descriptions of the environment agree, and none leads to a private place."""
+"""The descriptions of the environment agree, lead to no private place, and tools take them."""
 
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -57,3 +60,39 @@ def test_constraints_are_exact_versions_from_the_public_index():
 
 def test_ranges_leave_a_hosted_notebook_its_own_versions():
     assert not [r for r in requirements() if "==" in str(r.specifier) or "<" in str(r.specifier)]
+
+
+def test_a_commit_is_checked_by_the_ruff_of_the_constraints():
+    repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    (revision,) = [r["rev"] for r in repositories if r["repo"].endswith("/ruff-pre-commit")]
+    assert revision == f"v{constraints()['ruff']}"
+
+
+@pytest.mark.parametrize("heading, fails", [("Unreleased", True), ("0.2.0 (2026-12-01)", False)])
+def test_a_release_needs_notes(tmp_path, heading, fails):
+    jobs = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]
+    script = jobs["draft"]["steps"][-1]["run"]
+    (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n## {heading}\n\n- A change.\n")
+    done = subprocess.run(
+        ["bash", "-e", "-c", "gh() { cat notes.md; }\n" + script],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "GITHUB_REF_NAME": "v0.2.0"},
+        capture_output=True,
+        text=True,
+    )
+    assert bool(done.returncode) == fails
+    said = "::error::CHANGELOG.md says nothing of 0.2.0" if fails else "- A change."
+    assert said in done.stdout
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_a_model_of_two_words_reaches_the_build_whole():
+    command = ["make", "--dry-run", "book", "MODEL=my model"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert 'essay build --model "my model"' in done.stdout
+
+
+def test_what_publishing_reads_and_writes_does_not_depend_on_the_locale():
+    for path in (ROOT / "src/essaylib/publishing").glob("*.py"):
+        for call in re.findall(r"\.(?:read|write)_text\([^\n]*", path.read_text("utf-8")):
+            assert "utf-8" in call, f"{path.name}: {call}"

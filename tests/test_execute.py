@@ -13,8 +13,9 @@ import pytest
 from tiny_book import Book, Inline
 
 import essaylib
+from essaylib import claims
 from essaylib.errors import EssayError
-from essaylib.publishing import cache, execute
+from essaylib.publishing import cache, execute, worker
 from essaylib.publishing.chapters import chapters, check_parameters, read
 from essaylib.publishing.progress import Progress
 
@@ -132,6 +133,25 @@ def test_a_model_folder_given_as_parameter_is_part_of_the_key(book):
     before = key(model=str(folder))
     book.write("elsewhere/unet.safetensors", "b")
     assert cache.changed(before, key(model=str(folder))) == ["model"]
+
+
+def test_the_folder_one_stands_in_is_no_model(book, monkeypatch):
+    monkeypatch.chdir(book.root)
+    book.chapter("one", "print(1)", parameters="")
+    book.chapter("two", "print(2)")
+    book.write("embedded/notes.txt", "A folder that happens to have the model's name.")
+    assert "model" not in key("one").keys() | key("two").keys()
+
+
+def test_vocabularies_count_where_token_costs_are_reached(book):
+    book.write("src/essaylib/measures/tokens.py", "def clip(): pass\n")
+    book.chapter("one", "from essaylib.measures import tokens")
+    book.chapter("two", "print(2)")
+    book.write("data/vocabularies/clip-merges.txt.gz", "a")
+    before = key("one"), key("two")
+    book.write("data/vocabularies/clip-merges.txt.gz", "b")
+    assert cache.changed(before[0], key("one")) == ["vocabularies"]
+    assert key("two") == before[1]
 
 
 def test_model_cards_and_training_logs_are_not_weights(book):
@@ -339,19 +359,52 @@ def test_the_threads_of_a_chapter_are_set_and_recorded(book):
     assert outputs(book, "one")[-1] == "2\n"
 
 
-def test_figures_are_listed_and_a_lost_one_runs_its_chapter_again(book):
-    metadata = {execute.FIGURE: {"id": "one-bar"}}
-    book.chapter(
-        "one",
-        "from pathlib import Path\nPath('_build/figures/one-bar').mkdir(parents=True)",
-        "from IPython.display import display\n"
-        f"display({{'text/plain': 'a bar'}}, raw=True, metadata={metadata!r})",
+BAR = "_build/figures/one-bar/data.csv"
+VERDICT = "_build/claims/one.json"
+
+
+def leaves(path, mark, id):
+    """A cell that writes the seed to a file and shows an output marked as its figure or verdict."""
+    metadata = {mark: {"id": id}}
+    return (
+        "from pathlib import Path\nfrom IPython.display import display\n"
+        f"path = Path({path!r})\npath.parent.mkdir(parents=True, exist_ok=True)\n"
+        "path.write_text(str(seed))\n"
+        f"display({{'text/plain': path.name}}, raw=True, metadata={metadata!r})"
     )
+
+
+def draws():
+    return leaves(BAR, execute.FIGURE, "one-bar")
+
+
+def test_figures_are_listed_and_a_lost_one_runs_its_chapter_again(book):
+    book.chapter("one", draws())
     (entry,) = run().chapters
     assert entry.figures == ["one-bar"]
     assert statuses(run()) == {"one": "cached"}
-    (book.root / "_build/figures/one-bar").rmdir()
+    (book.root / BAR).unlink()
     assert statuses(run()) == {"one": "ok"}
+
+
+def test_figures_of_a_run_that_failed_are_not_taken_for_those_of_the_last(book):
+    book.chapter("one", draws(), "assert seed == 0")
+    run()
+    assert statuses(run(seed=1)) == {"one": "failed"}
+    assert (book.root / BAR).read_text() == "1"
+    assert statuses(run()) == {"one": "ok"}
+    assert (book.root / BAR).read_text() == "0"
+    assert statuses(run()) == {"one": "cached"}
+
+
+def test_a_verdict_recorded_over_runs_its_chapter_again(book, capsys):
+    book.chapter("one", leaves(VERDICT, claims.MIME, "one"))
+    run()
+    assert statuses(run()) == {"one": "cached"}
+    book.write(VERDICT, "a reader's own")
+    assert statuses(run()) == {"one": "ok"}
+    assert "one: to run (its figures or verdicts)" in capsys.readouterr().err
+    assert (book.root / VERDICT).read_text() == "0"
 
 
 def test_a_chapter_must_use_its_own_id(book):
@@ -443,6 +496,11 @@ def test_a_damaged_report_or_record_only_costs_a_run(book):
     book.write("_build/report.json", "{")
     book.write("_build/executed/one.json", "{")
     assert statuses(run()) == {"one": "ok"}
+
+
+def test_without_a_count_of_memory_a_chapter_runs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert worker._children_peak_mb() == 0
 
 
 def test_a_second_run_waits_for_the_first(book, capsys):

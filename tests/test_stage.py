@@ -9,7 +9,9 @@ import shutil
 import browsing
 import pytest
 from tiny_book import Book, Inline
+from typer.testing import CliRunner
 
+from essaylib import cli
 from essaylib.errors import EssayError
 from essaylib.publishing import execute, stage
 
@@ -181,6 +183,25 @@ def test_a_chapter_must_have_been_executed(book):
     with pytest.raises(EssayError, match="run `essay run two`"):
         stage.build()
     kept.rename(path)
+
+
+def test_the_build_says_which_links_it_leaves_out(book, monkeypatch):
+    monkeypatch.setattr(stage, "build", lambda: book.root / "_build/html")
+    monkeypatch.setattr(execute, "run", lambda *_, **__: execute.Report([]))
+    config = (book.root / "_config.yml").read_text()
+    told = CliRunner().invoke(cli.app, ["build"]).stderr
+    assert told.startswith("Links to Colab and to commits are left out") and told.count("\n") == 1
+    try:
+        book.edit("_config.yml", 'url: "" ', "url: https://github.com/owner/name ")
+        assert CliRunner().invoke(cli.app, ["build"]).stderr == ""
+    finally:
+        book.write("_config.yml", config)
+
+
+def test_a_file_cannot_take_the_notebooks_and_is_told_so(book):
+    place = book.write("taken", "a file")
+    done = CliRunner().invoke(cli.app, ["notebooks", "one", "-o", str(place)])
+    assert done.exit_code == 2 and f"{place} cannot be used (File exists)" in done.stderr
 
 
 def test_an_address_of_the_repository_turns_source_links_on(book):

@@ -16,7 +16,16 @@ from typer.core import TyperGroup
 from essaylib.errors import EssayError
 from essaylib.training.cli import app as train_app
 
-UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR)
+UNUSABLE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENOENT,
+)
 """What the system says of a place where nothing can be written."""
 
 
@@ -107,6 +116,7 @@ def build(
 
     Example: essay build --model embedded
     """
+    from essaylib import citation
     from essaylib.publishing import execute, stage
 
     execute.run(
@@ -117,6 +127,11 @@ def build(
         force=force,
     ).raise_for_failures()
     typer.echo(f"The book is at {stage.build() / 'index.html'}")
+    if not citation.addresses()[1]:
+        typer.echo(
+            "Links to Colab and to commits are left out: repository.url is empty in _config.yml.",
+            err=True,
+        )
 
 
 @app.command()
@@ -217,6 +232,8 @@ def verify(
     """
     from essaylib.publishing import lock
 
+    if summary:
+        summary.open("a").close()  # a place that cannot be written must not cost the run
     found = lock.verify(ids, model, threads)
     for item in found:
         typer.echo(item)
@@ -288,7 +305,7 @@ def sample(
     """Draw a declared run: prompts x seeds x settings, kept as latents beside the plan.
 
     Ctrl-C stops it; the same command goes on where it stopped. A run that is still valid for the
-    weights, the plan and the corpus is not drawn again.
+    weights, the plan and the corpus is not drawn again, nor is what was measured on it.
 
     `essay sample corpus` takes every drawing of the corpus through the embedded model's autoencoder
     instead, those of common concepts through the book's CLIPs, and keeps that in data/features,
@@ -313,8 +330,10 @@ def sample(
             measured = sum(cell.state == cells.MEASURED for cell in found)
             typer.echo(f"{id}: {measured} of {len(found)} statistics measured.")
         return
-    from essaylib import accounts, runs
+    from essaylib import accounts, plans, runs
 
+    if plan not in (known := [*plans.declared(), "corpus", accounts.NAME, "survival"]):
+        raise EssayError(f"There is no {plan!r} to sample: choose one of {', '.join(known)}.")
     if plan == accounts.NAME:
         kept = accounts.draw(model or "embedded", device or "auto", force)
         names = ", ".join(kept.scores)
@@ -331,11 +350,12 @@ def sample(
         from essaylib import judgements, masses, models, rounds
 
         pipe = models.load(device=device or "auto")
-        if drawn.plan.judged:
+        if drawn.plan.judged and (force or not judgements.current(drawn)):
             typer.echo(f"Judged: {judgements.keep(drawn, pipe)}")
-        if any(setting.hidden for setting in drawn.plan.settings):
+        hides = any(setting.hidden for setting in drawn.plan.settings)
+        if hides and (force or not masses.current(drawn)):
             typer.echo(f"Attention: {masses.keep(drawn, pipe)}")
-        if plan == rounds.PLAN:
+        if plan == rounds.PLAN and (force or not rounds.current(pipe)):
             typer.echo(f"Rounds: {rounds.keep(pipe)}")
 
 

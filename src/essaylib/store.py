@@ -103,16 +103,17 @@ def ship(replaced: str, files: Mapping[str, Callable[[Path], None]]) -> list[Pat
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a file beside `path`, then put it in its place."""
     _make_folder(path.parent)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
     try:
-        write(Path(name))
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        os.close(handle)
+        try:
+            write(Path(name))
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        finally:
+            Path(name).unlink(missing_ok=True)
     except OSError as error:
         raise EssayError(f"{path} cannot be written ({error.strerror}).") from error
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:

@@ -7,6 +7,7 @@ A chapter is run again when one of these changed since its last run:
   other modules (imports inside functions count, imports for type checking only do not);
 - the corpus, or any weights under `models/`, or the model folder that `model` names;
 - the versions of torch, diffusers and transformers;
+- where it reaches `essaylib.measures.tokens`: the vocabularies in `data/vocabularies`;
 - where it reaches `essaylib.runs`: the declared runs that its code names, or all if it names none;
 - where it reaches `essaylib.claims`: `book/claims.yml` and `book/claims.lock.json`.
 
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import essaylib
 from essaylib import paths
+from essaylib.provenance import sha256
 from essaylib.publishing.chapters import code_cells, parse
 
 if TYPE_CHECKING:
@@ -51,8 +53,11 @@ def key(notebook: NotebookNode, parameters: dict[str, Any], threads: int) -> dic
         "weights": _files(paths.models()),
     }
     model = Path(str(parameters.get("model", "")))
-    if model.is_dir():
+    # Folders come in whole; a name may be that of anything in the folder that one stands in.
+    if model.is_absolute() and model.is_dir():
         parts["model"] = _files(model)
+    if "essaylib.measures.tokens" in modules:
+        parts["vocabularies"] = _files(paths.root() / "data" / "vocabularies")
     if "essaylib.runs" in modules:
         parts |= _runs(trees)
     if "essaylib.claims" in modules:
@@ -165,7 +170,7 @@ def _files(path: Path) -> str:
     found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     return _digest(
         [
-            (file.relative_to(path).as_posix(), _sha256(file, *_stamp(file)))
+            (file.relative_to(path).as_posix(), sha256(file))
             for file in found
             if file.suffix not in _NOT_WEIGHTS
         ]
@@ -175,13 +180,6 @@ def _files(path: Path) -> str:
 def _stamp(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_size, status.st_mtime_ns
-
-
-@cache
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:
-    """Hash a file; each state of it once a process, however many chapters depend on it."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _digest(value: Any) -> str:

@@ -1,9 +1,10 @@
 """Run chapters: each in a process of its own, by papermill, and only where something changed.
 
-`run` reads the chapters, leaves out those whose key (see `cache`) equals that of their last run,
-gives the others to a `concurrent.futures.Executor`, and writes `_build/report.json`. A chapter that
-fails does not stop the others. An executor on other machines may take the place of the local
-processes, if it shares the file system: a job is a plain dataclass, and progress goes by files.
+`run` reads the chapters, leaves out those whose key (see `cache`) equals that of their last run and
+whose figures and verdicts lie in `_build` as that run left them, gives the others to a
+`concurrent.futures.Executor`, and writes `_build/report.json`. A chapter that fails does not stop
+the others. An executor on other machines may take the place of the local processes, if it shares
+the file system: a job is a plain dataclass, and progress goes by files.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from essaylib import models, paths
+from essaylib import claims, models, paths
 from essaylib.errors import EssayError
+from essaylib.figures import MIME as FIGURE
+from essaylib.figures import folder
+from essaylib.provenance import sha256
 from essaylib.publishing import cache, worker
 from essaylib.publishing.chapters import (
     Chapter,
@@ -45,9 +49,6 @@ from essaylib.publishing.report import Entry, Report, read_report, write_whole
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
-
-FIGURE = "application/vnd.essaylib.figure+json"
-"""Marks, in an output's metadata, the figure that it shows: {"id": ...}."""
 
 
 def given(**parameters: Any) -> dict[str, Any]:
@@ -140,7 +141,8 @@ def _plan(chapter: Chapter, given: dict[str, Any], threads: int, force: bool) ->
         return Entry(chapter.id, "failed", error=failure)
     key = cache.key(notebook, parameters, threads)
     record = _record(chapter)
-    if not force and record and record["key"] == key and _has_outputs(record):
+    reasons = _reasons(record, key, force)
+    if not reasons:
         import nbformat
 
         kept = nbformat.read(chapter.executed, as_version=4)
@@ -156,8 +158,17 @@ def _plan(chapter: Chapter, given: dict[str, Any], threads: int, force: bool) ->
         threads=threads,
     )
     expected = record["entry"]["seconds"] if record else float("inf")
-    reasons = cache.changed(record["key"], key) if record else ["not run before"]
-    return Plan(chapter, notebook, job, key, expected, reasons or ["asked for"])
+    return Plan(chapter, notebook, job, key, expected, reasons)
+
+
+def _reasons(record: dict[str, Any] | None, key: dict[str, str], force: bool) -> list[str]:
+    """Name what makes a run necessary; nothing where the last one still holds."""
+    if record is None:
+        return ["not run before"]
+    found = cache.changed(record["key"], key)
+    if not _as_left(record):
+        found.append("its figures or verdicts")
+    return found or ["asked for"] * force
 
 
 def _execute(plans: list[Plan], jobs: int | None, executor: Executor | None, progress: Progress):
@@ -244,7 +255,8 @@ def _keep(plan: Plan, outcome: worker.Outcome) -> Entry:
         notebook = _attach(plan.notebook, nbformat.read(job.executed, as_version=4))
         entry = replace(entry, figures=figures(notebook))
         write_whole(chapter.executed, nbformat.writes(notebook))
-        record = {"key": plan.key, "entry": asdict(entry)}
+        results = _results(notebook, entry.parameters)
+        record = {"key": plan.key, "results": results, "entry": asdict(entry)}
         write_whole(chapter.record, json.dumps(record, indent=1) + "\n")
         failed.unlink(missing_ok=True)
     shutil.rmtree(_work(chapter), ignore_errors=True)
@@ -253,11 +265,16 @@ def _keep(plan: Plan, outcome: worker.Outcome) -> Entry:
 
 def figures(notebook: NotebookNode) -> list[str]:
     """Return the ids of the figures that an executed notebook shows, in order."""
+    return _marked(notebook, FIGURE)
+
+
+def _marked(notebook: NotebookNode, mark: str) -> list[str]:
+    """Return the ids in those outputs of an executed notebook whose metadata has this key."""
     return [
-        output.metadata[FIGURE]["id"]
+        output.metadata[mark]["id"]
         for _, cell in code_cells(notebook)
         for output in cell.outputs
-        if FIGURE in output.get("metadata", {})
+        if mark in output.get("metadata", {})
     ]
 
 
@@ -319,14 +336,36 @@ def _has_injected(notebook: NotebookNode) -> bool:
 def _record(chapter: Chapter) -> dict[str, Any] | None:
     try:
         record = json.loads(chapter.record.read_text("utf-8"))
-        return record if chapter.executed.is_file() and record["entry"]["id"] else None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError):
         return None
+    whole = {"key", "results", "entry"} <= record.keys()
+    return record if whole and chapter.executed.is_file() else None
 
 
-def _has_outputs(record: dict[str, Any]) -> bool:
-    """Whether the figures that a run saved are still there."""
-    return all((paths.build() / "figures" / id).is_dir() for id in record["entry"]["figures"])
+def _results(notebook: NotebookNode, parameters: dict[str, Any]) -> dict[str, str]:
+    """SHA-256 of every file of the figures that a run drew, and of the verdicts it recorded.
+
+    The keys are paths in `_build`.
+    """
+    drawn = [path for id in figures(notebook) for path in sorted(folder(id).glob("*"))]
+    model = parameters.get("model", "embedded")
+    verdicts = [claims.path_of(id, model) for id in _marked(notebook, claims.MIME)]
+    return {
+        path.relative_to(paths.build()).as_posix(): sha256(path)
+        for path in [*drawn, *verdicts]
+        if path.is_file()
+    }
+
+
+def _as_left(record: dict[str, Any]) -> bool:
+    """Whether the results of a run lie there unchanged.
+
+    A run that failed after it drew, or a reader's own notebook, puts others in their place.
+    """
+    return all(
+        (path := paths.build() / name).is_file() and sha256(path) == digest
+        for name, digest in record["results"].items()
+    )
 
 
 def _merge(entries: dict[str, Entry], interrupted: bool) -> Report:

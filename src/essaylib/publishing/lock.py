@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from essaylib import claims, figures, paths
+from essaylib import claims, figures, paths, store
 from essaylib.errors import EssayError
 from essaylib.publishing import cite
 from essaylib.tolerance import CHANGED, MISSING, Comparison, compare, fingerprint
@@ -50,15 +50,26 @@ def path() -> Path:
 
 
 def read() -> dict[str, dict[str, Any]]:
-    """The lock: by figure and model, the chapter and the fingerprint."""
+    """The lock: by figure and model, the chapter and the fingerprint; no retired ids."""
     if not path().is_file():
         return {}
     try:
-        return json.loads(path().read_text(encoding="utf-8"))["figures"]
+        return _in_use(json.loads(path().read_text(encoding="utf-8"))["figures"])
     except (ValueError, KeyError) as error:
         raise EssayError(
             f"{path()} cannot be read ({error}): restore it with `git checkout -- {path().name}`."
         ) from None
+
+
+def _drawn() -> list[str]:
+    """The ids of the figures that have been drawn, sorted; no retired ids."""
+    return list(_in_use(dict.fromkeys(figures.ids())))
+
+
+def _in_use(found: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the ids that were retired: a figure goes by one id, whatever lies in `_build`."""
+    registry = figures.registry()
+    return {id: entry for id, entry in found.items() if "redirect" not in registry.get(id, {})}
 
 
 def model_of(record: dict[str, Any]) -> str:
@@ -90,10 +101,11 @@ def status(id: str, model: str | None = None) -> Verified:
 def accept(ids: Iterable[str] | None = None) -> list[Verified]:
     """Write the figures as last drawn into the lock and the registry; return what differed.
 
-    Without `ids`, all that have been drawn; raises `EssayError` where none has.
+    Without `ids`, all that have been drawn; raises `EssayError` where none has. A retired id stands
+    for the one that took its place.
     """
     entries, registry, differed = read(), figures.registry(), []
-    chosen = list(ids or figures.ids())
+    chosen = list(dict.fromkeys(cite.current(id) for id in ids or _drawn()))
     if not chosen:
         raise EssayError("No figure has been drawn yet: `essay run` draws them.")
     for id in chosen:
@@ -147,8 +159,8 @@ def verify(
         executor=executor,
     )
     if not asked:
-        drawn = [id for id in figures.ids() if _drawn_since(id, started)]
-        chapters = {id: figures.load(id)["chapter"] for id in drawn} | chapters
+        fresh = [id for id in _drawn() if _drawn_since(id, started)]
+        chapters = {id: figures.load(id)["chapter"] for id in fresh} | chapters
         if any(e.status == "failed" and e.id not in chapters.values() for e in report.chapters):
             report.raise_for_failures()
     errors = {e.id: e.error["message"] for e in report.chapters if e.status == "failed"}
@@ -174,10 +186,9 @@ def _not_drawn(id: str, chapter: str, error: str | None) -> Verified:
 
 def _claims(started: datetime) -> list[Verified]:
     """How the claims that were just recorded compare with `book/claims.lock.json`."""
-    recorded = claims.recorded() if claims.read_lock() else {}
-    found = []
+    known, found = recorded(), []
     for id, entry in claims.read_lock().items():
-        now = recorded.get(id)
+        now = known.get(id)
         if now is None or datetime.fromisoformat(now["started"] or LONG_AGO) < started:
             comparison = Comparison(MISSING, reason="not recorded by its chapter")
         else:
@@ -203,9 +214,9 @@ def _claim_fingerprint(verdict: str, tests: dict[str, dict[str, Any]]) -> dict[s
 
 def table() -> list[str]:
     """The figures drawn or locked as aligned lines: id, chapter, claim, verdict, lock."""
-    verdicts = claims.recorded()
+    verdicts = recorded()
     rows = [("FIGURE", "CHAPTER", "CLAIM", "VERDICT", "LOCK")]
-    for id in sorted({*figures.ids(), *read()}):
+    for id in sorted({*_drawn(), *read()}):
         record = figures.load(id) if id in figures.ids() else {}
         found = status(id)
         claim = (record.get("claim") or {}).get("id", "–")
@@ -216,6 +227,11 @@ def table() -> list[str]:
         "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+def recorded() -> dict[str, dict[str, Any]]:
+    """The verdicts that the chapters recorded, by claim; none in a book that registers no claim."""
+    return claims.recorded() if (paths.book() / "claims.yml").is_file() else {}
 
 
 def failures(found: Iterable[Verified]) -> list[Verified]:
@@ -289,7 +305,4 @@ def _lines(value: Any, depth: int, indent: int = 0) -> str:
 
 
 def _write(target: Path, text: str) -> None:
-    try:
-        target.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise EssayError(f"Cannot write {target}: {error.strerror or error}.") from error
+    store.write_whole(target, lambda part: part.write_text(text, encoding="utf-8"))

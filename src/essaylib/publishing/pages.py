@@ -30,7 +30,7 @@ def files() -> dict[str, bytes]:
     A page of the book is made where the table of contents lists it: `book/figures`, `book/claims`,
     `book/report` and `book/bibliography`.
     """
-    verdicts = _verdicts()
+    verdicts = lock.recorded()
     records = [_completed(record, verdicts) for record in published()]
     pages: dict[str, Callable[[], str]] = {
         "book/figures": lambda: figures_page(records),
@@ -70,7 +70,7 @@ def figure_page(record: dict[str, Any]) -> str:
     """One figure's page, as HTML."""
     cited = figures.cited(record)
     site, repository = citation.addresses()
-    claim = record["claim"] and _claim(record["claim"]["id"], _verdicts())
+    claim = record["claim"] and _claim(record["claim"]["id"], lock.recorded())
     return render(
         "figure.html",
         figure=record,
@@ -175,10 +175,6 @@ def report_page() -> str:
         for entry in report.chapters
     ]
     return render("report.md", rows=rows, seconds=sum(row["seconds"] for row in rows))
-
-
-def _verdicts() -> dict[str, dict[str, Any]]:
-    return claims.recorded() if (paths.book() / "claims.yml").is_file() else {}
 
 
 def _completed(record: dict[str, Any], verdicts: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Progress:
     def running(self, id: str, progress: Path) -> None:
         """A chapter is at the cell that its progress file names ("3/12"), if it has begun."""
         try:
-            cell, cells = (int(part) for part in progress.read_text().split("/"))
+            cell, cells = (int(part) for part in progress.read_text("utf-8").split("/"))
         except (OSError, ValueError):
             return
         if id not in self._tasks:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from essaylib import claims, paths
+from essaylib import paths
 from essaylib.errors import EssayError
-from essaylib.publishing import front, heads, machine, notebooks
+from essaylib.publishing import front, heads, lock, machine, notebooks
 from essaylib.publishing import pages as generated
 from essaylib.publishing.chapters import Chapter, chapters, pages
 from essaylib.publishing.execute import FIGURE
@@ -48,10 +48,11 @@ def build() -> Path:
     _synchronise(paths.build() / "stage", files)
     state = _fingerprint(files)
     built = paths.build() / "site.json"
-    if not ((site / "index.html").is_file() and built.is_file() and built.read_text() == state):
+    kept = built.read_text("utf-8") if built.is_file() and (site / "index.html").is_file() else None
+    if kept != state:
         built.unlink(missing_ok=True)
         _jupyter_book(paths.build() / "stage")
-        built.write_text(state)
+        built.write_text(state, "utf-8")
     notebooks.save(site / "notebooks")
     return site
 
@@ -152,8 +153,7 @@ def _with_machine(text: str) -> str:
     """Draw the map of the machine where a page asks for it."""
     if machine.MARK not in text:
         return text
-    recorded = claims.recorded() if (paths.book() / "claims.yml").is_file() else {}
-    return text.replace(machine.MARK, heads.block(machine.nav(recorded)))
+    return text.replace(machine.MARK, heads.block(machine.nav(lock.recorded())))
 
 
 def figure_directive(chapter: Chapter, figure: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import sys
 import tempfile
@@ -37,6 +36,7 @@ class Job:
 class Outcome:
     """How a run ended. `peak_mb` is the largest resident memory of its process, in MiB.
 
+    It is 0 where the system keeps no count of it.
     `error` is None, or {"cell": number among the code cells from 1, or None, "type", "message",
     "traceback"}.
     """
@@ -80,7 +80,8 @@ def _run(job: Job) -> dict[str, Any] | None:
             begin = nb_man.cell_start
 
             def cell_start(cell, cell_index, **rest):
-                job.progress.write_text(f"{sum(counts[: cell_index + 1])}/{sum(counts)}")
+                reached = f"{sum(counts[: cell_index + 1])}/{sum(counts)}"
+                job.progress.write_text(reached, encoding="utf-8")
                 return begin(cell, cell_index, **rest)
 
             nb_man.cell_start = cell_start
@@ -126,7 +127,7 @@ def _run(job: Job) -> dict[str, Any] | None:
 def cell_reached(progress: Path) -> int | None:
     """Return the number of the code cell that a run has come to; None before the first."""
     try:
-        return int(progress.read_text().split("/")[0]) or None
+        return int(progress.read_text(encoding="utf-8").split("/")[0]) or None
     except (OSError, ValueError):
         return None
 
@@ -138,5 +139,9 @@ def _is_chapter_code(cell: Any) -> bool:
 
 def _children_peak_mb() -> float:
     """Return the largest resident memory that a child of this process had: the kernel's."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
