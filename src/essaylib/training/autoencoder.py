@@ -81,7 +81,7 @@ def run(
             "flat": F.l1_loss(F.avg_pool2d(decoded, 8), F.avg_pool2d(pixels, 8)),
             "kl": posterior.kl().mean() / posterior.mean[0].numel(),
         }
-        weights = {"l1": 1.0, "mse": 1.0, "edges": 0.5, "flat": 2.0, "kl": 1e-4}
+        weights = {"l1": 1.0, "mse": 1.0, "edges": 0.5, "flat": 1.0, "kl": 1e-4}
         total = sum(weights[k] * v for k, v in parts.items())
         return total, {k: v.item() for k, v in parts.items()}
 
