@@ -289,9 +289,7 @@ def curve(path: Path) -> None:
     for stretch, facts in enumerate(stretches(unet), start=1):
         log = pd.read_csv(FOLDER / "history" / f"unet-{stretch:02d}.csv")
         pictures = (seen + log.step * facts["batch"]) / 1000
-        # What is minimised weighs colours more than the error alone, which the log has beside it.
-        error = log.get("error", log.loss)
-        axes.plot(pictures, error, ".-", color=plotting.MUTED, label="training")
+        axes.plot(pictures, log.loss, ".-", color=plotting.MUTED, label="training")
         whole = log.validation.where(log.side == 16)
         axes.plot(pictures, whole, ".-", color=plotting.ACCENT, label="validation, 16 × 16")
         seen += facts["steps"] * facts["batch"]
