@@ -62,3 +62,27 @@ def device(request):
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     return request.param
+
+
+@pytest.fixture
+def sent_to_meta():
+    """A `with` block in which a network that waits for its turn (accelerate's hook) is reached.
+
+    `sent_to_meta(network, entrance)`: the block must give `entrance`, a module of it, its input on
+    the device that the hook names.
+    """
+    from contextlib import contextmanager
+    from types import SimpleNamespace
+
+    @contextmanager
+    def reached(network, entrance):
+        network._hf_hook = SimpleNamespace(execution_device="meta")
+
+        def look(_, args):
+            raise RuntimeError(f"on {args[0].device}")
+
+        entrance.register_forward_pre_hook(look)
+        with pytest.raises(RuntimeError, match="on meta"):
+            yield
+
+    return reached

@@ -13,7 +13,7 @@ import pytest
 from tiny_book import Book, Inline
 
 import essaylib
-from essaylib import claims
+from essaylib import claims, figures
 from essaylib.errors import EssayError
 from essaylib.publishing import cache, execute, worker
 from essaylib.publishing.chapters import chapters, check_parameters, read
@@ -143,17 +143,6 @@ def test_the_folder_one_stands_in_is_no_model(book, monkeypatch):
     assert "model" not in key("one").keys() | key("two").keys()
 
 
-def test_vocabularies_count_where_token_costs_are_reached(book):
-    book.write("src/essaylib/measures/tokens.py", "def clip(): pass\n")
-    book.chapter("one", "from essaylib.measures import tokens")
-    book.chapter("two", "print(2)")
-    book.write("data/vocabularies/clip-merges.txt.gz", "a")
-    before = key("one"), key("two")
-    book.write("data/vocabularies/clip-merges.txt.gz", "b")
-    assert cache.changed(before[0], key("one")) == ["vocabularies"]
-    assert key("two") == before[1]
-
-
 def test_model_cards_and_training_logs_are_not_weights(book):
     book.chapter("one", "print(1)")
     before = key()
@@ -182,13 +171,25 @@ def test_a_chapter_that_names_no_run_depends_on_all(book):
     assert cache.changed(before, key()) == ["run sweep"]
 
 
-def test_rules_count_where_claims_are_reached(book):
-    book.chapter("one", "from essaylib import claims")
+@pytest.mark.parametrize(
+    ("code", "file", "part"),
+    [
+        ("from essaylib import claims", "book/claims.yml", "claims.yml"),
+        (
+            "from essaylib.measures import tokens",
+            "data/vocabularies/clip-merges.txt.gz",
+            "vocabularies",
+        ),
+    ],
+)
+def test_a_file_counts_where_the_module_that_reads_it_is_reached(book, code, file, part):
+    book.write("src/essaylib/measures/tokens.py", "def clip(): pass\n")
+    book.chapter("one", code)
     book.chapter("two", "print(2)")
-    book.write("book/claims.yml", "a")
+    book.write(file, "a")
     before = key("one"), key("two")
-    book.write("book/claims.yml", "b")
-    assert cache.changed(before[0], key("one")) == ["claims.yml"]
+    book.write(file, "b")
+    assert cache.changed(before[0], key("one")) == [part]
     assert key("two") == before[1]
 
 
@@ -375,7 +376,7 @@ def leaves(path, mark, id):
 
 
 def draws():
-    return leaves(BAR, execute.FIGURE, "one-bar")
+    return leaves(BAR, figures.MIME, "one-bar")
 
 
 def test_figures_are_listed_and_a_lost_one_runs_its_chapter_again(book):

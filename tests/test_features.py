@@ -3,7 +3,6 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,15 +51,11 @@ def test_latents_are_the_scaled_mean_of_the_posterior(vae, images):
     assert found[5:] == pytest.approx(wanted.numpy(), abs=1e-4)
 
 
-def test_pictures_go_where_an_autoencoder_that_waits_for_its_turn_will_compute(vae, images):
+def test_pictures_go_where_an_autoencoder_that_waits_for_its_turn_will_compute(
+    vae, images, sent_to_meta
+):
     waiting = copy.deepcopy(vae)
-    waiting._hf_hook = SimpleNamespace(execution_device="meta")
-
-    def look(_, args):
-        raise RuntimeError(f"on {args[0].device}")
-
-    waiting.encoder.register_forward_pre_hook(look)
-    with pytest.raises(RuntimeError, match="on meta"):
+    with sent_to_meta(waiting, waiting.encoder):
         features.latents(waiting, images)
 
 

@@ -1,7 +1,5 @@
 """Interventions: each changes what it says, and nothing else."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -252,13 +250,7 @@ def test_autoencoder_rounds_refuse_other_images(tiny):
         interventions.autoencoder_rounds(pipe, images[:, :60], 1)
 
 
-def test_rounds_go_where_an_autoencoder_that_waits_for_its_turn_will_compute(tiny):
+def test_rounds_go_where_an_autoencoder_that_waits_for_its_turn_will_compute(tiny, sent_to_meta):
     pipe = tiny("embedded")
-    pipe.vae._hf_hook = SimpleNamespace(execution_device="meta")
-
-    def look(_, args):
-        raise RuntimeError(f"on {args[0].device}")
-
-    pipe.vae.encoder.register_forward_pre_hook(look)
-    with pytest.raises(RuntimeError, match="on meta"):
+    with sent_to_meta(pipe.vae, pipe.vae.encoder):
         interventions.autoencoder_rounds(pipe, np.zeros((1, 64, 64, 3), np.uint8), 1)

@@ -12,7 +12,7 @@ from conftest import ROOT
 from tiny_book import Inline
 from typer.testing import CliRunner
 
-from essaylib import cli
+from essaylib import cli, figures
 from essaylib.errors import EssayError
 from essaylib.publishing import execute, myst, notebooks, references, workshop
 from essaylib.publishing.chapters import Chapter, chapters, parse
@@ -87,9 +87,7 @@ def book(sandbox):
         {"application/papermill.record/text/plain": "'26%'"},
         metadata={"scrapbook": {"name": "share"}},
     )
-    drawn = nbformat.v4.new_output(
-        "display_data", {}, metadata={execute.FIGURE: {"id": "one-bars"}}
-    )
+    drawn = nbformat.v4.new_output("display_data", {}, metadata={figures.MIME: {"id": "one-bars"}})
     cell = nbformat.v4.new_code_cell("run()", outputs=[glued, drawn])
     one = Chapter("book/one")
     one.executed.parent.mkdir(parents=True)
@@ -345,7 +343,7 @@ def test_a_notebook_runs_without_book_tools_and_without_pins(tmp_path, monkeypat
     client.execute()
 
     (cell,) = [cell for cell in notebook.cells if cell.id == "figure-pipeline-map"]
-    assert any(execute.FIGURE in output.metadata for output in cell.outputs if "metadata" in output)
+    assert any(figures.MIME in output.metadata for output in cell.outputs if "metadata" in output)
     assert (folder / "book/_build/figures/pipeline-map/provenance.json").is_file()
     listed = subprocess.run([*pip[:3], "list"], capture_output=True, text=True).stdout.lower()
     for tool in ("jupyter-book", "jupytext", "papermill", "sphinx"):

@@ -35,7 +35,7 @@ def executed(*ids):
     cell = nbformat.v4.new_code_cell("draw()")
     cell.outputs = [
         nbformat.v4.new_output(
-            "display_data", {"text/plain": id}, metadata={execute.FIGURE: {"id": id}}
+            "display_data", {"text/plain": id}, metadata={figures.MIME: {"id": id}}
         )
         for id in ids
     ]

@@ -182,15 +182,9 @@ def test_latents_are_decoded_in_whole_batches(pipe, batch_size):
         repro.decode(pipe, torch.zeros(1, 4, 16, 16), batch_size)
 
 
-def test_latents_go_where_an_autoencoder_that_waits_for_its_turn_will_compute(pipe):
+def test_latents_go_where_an_autoencoder_that_waits_for_its_turn_will_compute(pipe, sent_to_meta):
     vae = copy.deepcopy(pipe.vae)
-    vae._hf_hook = SimpleNamespace(execution_device="meta")
-
-    def look(_, args):
-        raise RuntimeError(f"on {args[0].device}")
-
-    vae.post_quant_conv.register_forward_pre_hook(look)
-    with pytest.raises(RuntimeError, match="on meta"):
+    with sent_to_meta(vae, vae.post_quant_conv):
         repro.decode(SimpleNamespace(vae=vae), torch.zeros(1, 4, 16, 16))
 
 

@@ -1,6 +1,5 @@
 import copy
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,15 +45,9 @@ def test_a_residual_is_the_original_less_its_round_trip(vae):
     assert found == pytest.approx(images - round_trip(vae, images), abs=1)
 
 
-def test_drawings_go_where_an_autoencoder_that_waits_for_its_turn_will_compute(vae):
+def test_drawings_go_where_an_autoencoder_that_waits_for_its_turn_will_compute(vae, sent_to_meta):
     waiting = copy.deepcopy(vae)
-    waiting._hf_hook = SimpleNamespace(execution_device="meta")
-
-    def look(_, args):
-        raise RuntimeError(f"on {args[0].device}")
-
-    waiting.encoder.register_forward_pre_hook(look)
-    with pytest.raises(RuntimeError, match="on meta"):
+    with sent_to_meta(waiting, waiting.encoder):
         residuals.residuals(waiting, np.zeros((1, 32, 32, 3), np.uint8))
 
 

@@ -98,7 +98,7 @@ def _run():
         shown = ["guidance-sweep", "guidance-sheet"] if chapter.id == "guidance" else []
         code = next(cell for cell in notebook.cells if cell.cell_type == "code")
         code.outputs = [
-            nbformat.v4.new_output("display_data", metadata={execute.FIGURE: figures.load(id)})
+            nbformat.v4.new_output("display_data", metadata={figures.MIME: figures.load(id)})
             for id in shown
         ]
         if chapter.id == "guidance":

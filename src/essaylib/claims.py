@@ -223,7 +223,7 @@ def seeds(count: int, first: int = 0) -> list[int]:
 def frozen() -> bool:
     """Whether the embedded model is final: `"frozen": true` in models/emoji-ldm/training.json."""
     path = paths.models() / "emoji-ldm" / "training.json"
-    return path.is_file() and _read(path, "restore it with git").get("frozen") is True
+    return path.is_file() and store.read_json(path, "restore it with git").get("frozen") is True
 
 
 def path_of(claim_id: str, model: str = "embedded") -> Path:
@@ -236,7 +236,7 @@ def recorded(model: str = "embedded") -> dict[str, dict[str, Any]]:
     """Return what `record` kept, by claim, in the book's order."""
     found = {claim.id: path_of(claim.id, model) for claim in load()}
     again = "delete it, and run its chapter again: `essay run --force`"
-    return {id: _read(path, again) for id, path in found.items() if path.is_file()}
+    return {id: store.read_json(path, again) for id, path in found.items() if path.is_file()}
 
 
 def locked_p(confirmed: bool = False) -> dict[tuple[str, str], float]:
@@ -252,7 +252,7 @@ def locked_p(confirmed: bool = False) -> dict[tuple[str, str], float]:
 def read_lock() -> dict[str, dict[str, Any]]:
     """Return the lock: by claim, whether it was exploratory, and its tests by statistic."""
     path = _lock_path()
-    return _read(path, "restore it with git") if path.is_file() else {}
+    return store.read_json(path, "restore it with git") if path.is_file() else {}
 
 
 def lock() -> list[str]:
@@ -469,15 +469,5 @@ def _lock_path() -> Path:
     return paths.book() / "claims.lock.json"
 
 
-def _read(path: Path, cure: str) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # cut off, or no text at all
-        raise EssayError(f"{path} is damaged: {cure}.") from None
-
-
 def _write(path: Path, content: Any) -> None:
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    if path.is_file() and path.read_bytes() == text.encode():
-        return
-    store.write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+    store.write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

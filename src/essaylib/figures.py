@@ -29,7 +29,7 @@ import yaml
 from matplotlib.figure import Figure
 from PIL import Image
 
-from essaylib import citation, glue, paths, plotting, rules
+from essaylib import citation, glue, paths, plotting, rules, store
 from essaylib.errors import EssayError, meant
 from essaylib.provenance import plain, provenance, sha256
 from essaylib.tolerance import fingerprint
@@ -120,12 +120,8 @@ def load(id: str) -> dict[str, Any]:
         )
         near = "" if chapter else meant(id, {*registry(), *ids()})
         raise EssayError(f"No figure {id!r} has been drawn.{near} {cure}")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # cut off, or no text at all
-        raise EssayError(
-            f"{path} is damaged: delete its folder, and run its chapter again: `essay run --force`."
-        ) from None
+    again = "delete its folder, and run its chapter again: `essay run --force`"
+    return store.read_json(path, again)
 
 
 def ids() -> list[str]:

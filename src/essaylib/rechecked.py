@@ -47,17 +47,13 @@ def load(kind: str, key: str, count: int, make: Callable[[Rows], Arrays]) -> Arr
 def ship(kind: str, key: str, arrays: Arrays) -> Path:
     """Put arrays with the book as float32, in place of others of their kind; return the file."""
     small = {name: values.astype(np.float32) for name, values in arrays.items()}
-    (path,) = store.ship(_name(kind, "*"), {_name(kind, key): lambda part: _write(part, small)})
+    files = {_name(kind, key): lambda part: store.write_arrays(part, small)}
+    (path,) = store.ship(_name(kind, "*"), files)
     return path
 
 
 def _name(kind: str, key: str) -> str:
     return f"{kind}-{key}.npz"
-
-
-def _write(path: Path, arrays: Arrays) -> None:
-    with open(path, "wb") as file:
-        np.savez_compressed(file, **arrays)
 
 
 def _read(path: Path) -> Arrays | None:

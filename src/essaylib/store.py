@@ -116,14 +116,29 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         raise EssayError(f"{path} cannot be written ({error.strerror}).") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write text, in UTF-8, whole or not at all; leave a file that would not change."""
+    if not (path.is_file() and path.read_bytes() == text.encode()):
+        write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path, cure: str) -> dict[str, Any]:
+    """What a JSON file says; raise `EssayError` that names the cure where it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # cut off, or no text at all
+        raise EssayError(f"{path} is damaged: {cure}.") from None
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays by name as .npz, whatever the file's name ends in."""
+    with path.open("wb") as file:  # given a name, numpy would add .npz to it
+        np.savez_compressed(file, **arrays)
+
+
 def save_arrays(path: Path, **arrays: Any) -> None:
     """Keep arrays by name in an .npz file."""
-
-    def write(part: Path) -> None:
-        with part.open("wb") as file:  # given a name, numpy would add .npz to it
-            np.savez_compressed(file, **arrays)
-
-    write_whole(path, write)
+    write_whole(path, lambda part: write_arrays(part, arrays))
 
 
 def load_arrays(path: Path, cure: str) -> dict[str, np.ndarray]:

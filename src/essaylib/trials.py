@@ -412,8 +412,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, content: Any) -> None:
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    store.write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+    store.write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _save(path: Path, latents: Mapping[str, Any], metadata: dict[str, str]) -> None:

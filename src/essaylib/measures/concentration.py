@@ -13,7 +13,7 @@ import numpy as np
 from essaylib.errors import EssayError
 from essaylib.measures import bootstrap
 from essaylib.measures.bootstrap import Estimate
-from essaylib.measures.permutation import LEAST, Null
+from essaylib.measures.permutation import Null, enough
 
 UNSURE = -1
 """The judge names no vendor; such images are left out of the index and counted apart."""
@@ -80,8 +80,7 @@ def premium(
     a, b = _one_hot(after, of), _one_hot(before, of)
     if a.shape != b.shape:
         raise EssayError(f"Prompts and seeds must pair: {a.shape[:2]} and {b.shape[:2]} do not.")
-    if draws < LEAST:
-        raise EssayError(f"{draws} draws are too few for a p: use at least {LEAST:,}.")
+    enough(draws)
 
     def differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         enough = np.minimum(a.sum(-1), b.sum(-1)) >= max(2, minimum)

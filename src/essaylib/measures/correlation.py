@@ -5,7 +5,7 @@ from scipy.stats import rankdata
 
 from essaylib.errors import EssayError
 from essaylib.measures.checks import finite, labels, paired
-from essaylib.measures.permutation import LEAST, Null, shuffler
+from essaylib.measures.permutation import Null, enough, shuffler
 
 
 def partial_spearman(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> float:
@@ -30,8 +30,7 @@ def freedman_lane(
     Freedman and Lane 1983: residuals are shuffled, added to the fit, and regressed anew, so that
     the variables held fixed stay tied to x.
     """
-    if draws < LEAST:
-        raise EssayError(f"{draws} draws are too few for a p: use at least {LEAST:,}.")
+    enough(draws)
     x, y, given = _ranks(x, y, given)
     left_x, left_y = _residual(x, given), _residual(y, given)
     shuffled = shuffler(len(x) if within is None else labels(within, "within", len(x)))

@@ -8,7 +8,7 @@ import numpy as np
 
 from essaylib.errors import EssayError
 from essaylib.measures.checks import finite
-from essaylib.measures.permutation import LEAST, Null
+from essaylib.measures.permutation import Null, enough
 
 
 def distances(passed: np.ndarray) -> np.ndarray:
@@ -50,8 +50,7 @@ def shuffled(between: np.ndarray, draws: int = 10_000, seed: int = 0) -> Null:
     so that an ordered pair is drawn.
     """
     observed = float(drift(between)[:, -1].mean())
-    if draws < LEAST:
-        raise EssayError(f"{draws} draws are too few for a p: use at least {LEAST:,}.")
+    enough(draws)
     rng = np.random.default_rng(seed)
     n, rounds = len(between), between.shape[1] - 1
     first = rng.integers(rounds, size=(draws, n))

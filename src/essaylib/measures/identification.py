@@ -11,7 +11,7 @@ import numpy as np
 
 from essaylib.errors import EssayError
 from essaylib.measures.checks import finite
-from essaylib.measures.permutation import LEAST, Null
+from essaylib.measures.permutation import Null, enough
 
 CHANCE = 0.25
 RIVALS = 3
@@ -30,8 +30,7 @@ def seeds_recognised(x: np.ndarray) -> np.ndarray:
 
 def unlabelled(x: np.ndarray, draws: int = 10_000, seed: int = 0) -> Null:
     """The share recognised, less chance, when seed labels are permuted within every prompt."""
-    if draws < LEAST:
-        raise EssayError(f"{draws} draws are too few for a p: use at least {LEAST:,}.")
+    enough(draws)
     products = _products(x)
     prompts, seeds = products.shape[:2]
     rng = np.random.default_rng(seed)

@@ -11,7 +11,7 @@ import numpy as np
 from essaylib.errors import EssayError
 from essaylib.measures.agreement import total_variation
 from essaylib.measures.checks import finite
-from essaylib.measures.permutation import LEAST, Null
+from essaylib.measures.permutation import Null, enough
 
 
 def convex_weights(estimates: np.ndarray, drawings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -54,8 +54,7 @@ def lean(weights: np.ndarray, shares: np.ndarray, draws: int = 10_000, seed: int
     weights, shares = finite(weights, "weights", dims=2), finite(shares, "shares", dims=2)
     if weights.shape != shares.shape:
         raise EssayError(f"Weights {weights.shape} and shares {shares.shape} must pair.")
-    if draws < LEAST:
-        raise EssayError(f"{draws} draws are too few for a p: use at least {LEAST:,}.")
+    enough(draws)
     rng = np.random.default_rng(seed)
     target = shares.mean(0)
     found = [total_variation(rng.permuted(weights, axis=1).mean(0), target) for _ in range(draws)]

@@ -131,9 +131,14 @@ def exchange(
     return _null(statistic(a, b), found)
 
 
-def _rng(draws: int, seed: int) -> np.random.Generator:
+def enough(draws: int) -> None:
+    """Refuse fewer draws than a p may rest on."""
     if draws < LEAST:
         raise EssayError(f"{draws} draws are too few for a p: use at least {LEAST:,}.")
+
+
+def _rng(draws: int, seed: int) -> np.random.Generator:
+    enough(draws)
     return np.random.default_rng(seed)
 
 

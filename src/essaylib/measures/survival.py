@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 
 from essaylib.errors import EssayError
 from essaylib.measures.checks import finite, labels, resamples
-from essaylib.measures.permutation import LEAST, Null
+from essaylib.measures.permutation import Null, enough
 
 KEPT = tuple(k / 10 for k in range(1, 10))
 """The registered cut-offs, as shares of all pairs kept."""
@@ -59,8 +59,7 @@ def dealt(survived: np.ndarray, draws: int = 10_000, seed: int = 0) -> Null:
     Dealing scores within rows changes no cut-off, hence survivals can be dealt instead.
     """
     survived = finite(survived, "survived", dims=2)
-    if draws < LEAST:
-        raise EssayError(f"{draws} draws are too few for a p: use at least {LEAST:,}.")
+    enough(draws)
     rng = np.random.default_rng(seed)
     found = np.array([spread(rng.permuted(survived, axis=1)) for _ in range(draws)])
     return Null(spread(survived), found)

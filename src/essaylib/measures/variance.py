@@ -14,7 +14,7 @@ from essaylib.errors import EssayError
 from essaylib.measures import bootstrap
 from essaylib.measures.bootstrap import Estimate
 from essaylib.measures.checks import finite
-from essaylib.measures.permutation import LEAST, Null
+from essaylib.measures.permutation import Null, enough
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,7 @@ def dealt(x: np.ndarray, draws: int = 10_000, seed: int = 0) -> Null:
 
     What the columns have in common stays; what the rows had is chance.
     """
-    if draws < LEAST:
-        raise EssayError(f"{draws} draws are too few for a p: use at least {LEAST:,}.")
+    enough(draws)
     x = _table(x)
     rows, columns = x.shape[:2]
     gram = _gram(x)

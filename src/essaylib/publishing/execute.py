@@ -29,10 +29,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from essaylib import claims, models, paths
+from essaylib import claims, models, paths, store
 from essaylib.errors import EssayError
-from essaylib.figures import MIME as FIGURE
-from essaylib.figures import folder
 from essaylib.provenance import sha256
 from essaylib.publishing import cache, worker
 from essaylib.publishing.chapters import (
@@ -45,7 +43,7 @@ from essaylib.publishing.chapters import (
     read,
 )
 from essaylib.publishing.progress import Progress
-from essaylib.publishing.report import Entry, Report, read_report, write_whole
+from essaylib.publishing.report import Entry, Report, read_report
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -146,7 +144,7 @@ def _plan(chapter: Chapter, given: dict[str, Any], threads: int, force: bool) ->
         import nbformat
 
         kept = nbformat.read(chapter.executed, as_version=4)
-        write_whole(chapter.executed, nbformat.writes(_attach(notebook, kept)))
+        store.write_text(chapter.executed, nbformat.writes(_attach(notebook, kept)))
         return replace(Entry(**record["entry"]), status="cached")
     job = worker.Job(
         id=chapter.id,
@@ -254,10 +252,10 @@ def _keep(plan: Plan, outcome: worker.Outcome) -> Entry:
     else:
         notebook = _attach(plan.notebook, nbformat.read(job.executed, as_version=4))
         entry = replace(entry, figures=figures(notebook))
-        write_whole(chapter.executed, nbformat.writes(notebook))
+        store.write_text(chapter.executed, nbformat.writes(notebook))
         results = _results(notebook, entry.parameters)
         record = {"key": plan.key, "results": results, "entry": asdict(entry)}
-        write_whole(chapter.record, json.dumps(record, indent=1) + "\n")
+        store.write_text(chapter.record, json.dumps(record, indent=1) + "\n")
         failed.unlink(missing_ok=True)
     shutil.rmtree(_work(chapter), ignore_errors=True)
     return entry
@@ -265,7 +263,9 @@ def _keep(plan: Plan, outcome: worker.Outcome) -> Entry:
 
 def figures(notebook: NotebookNode) -> list[str]:
     """Return the ids of the figures that an executed notebook shows, in order."""
-    return _marked(notebook, FIGURE)
+    from essaylib.figures import MIME
+
+    return _marked(notebook, MIME)
 
 
 def _marked(notebook: NotebookNode, mark: str) -> list[str]:
@@ -347,6 +347,8 @@ def _results(notebook: NotebookNode, parameters: dict[str, Any]) -> dict[str, st
 
     The keys are paths in `_build`.
     """
+    from essaylib.figures import folder
+
     drawn = [path for id in figures(notebook) for path in sorted(folder(id).glob("*"))]
     model = parameters.get("model", "embedded")
     verdicts = [claims.path_of(id, model) for id in _marked(notebook, claims.MIME)]

@@ -125,11 +125,11 @@ def accept(ids: Iterable[str] | None = None) -> list[Verified]:
             differed.append(found)
         entries.setdefault(id, {})[model] = kept
         registry[id] = {"chapter": record["chapter"], "title": record["title"]}
-    _write(path(), _lines({"figures": _ordered(entries)}, depth=6) + "\n")
+    store.write_text(path(), _lines({"figures": _ordered(entries)}, depth=6) + "\n")
     body = yaml.safe_dump(
         {"figures": _ordered(registry)}, allow_unicode=True, width=100, sort_keys=False
     )
-    _write(paths.book() / "figures.yml", REGISTRY_HEADER + body)
+    store.write_text(paths.book() / "figures.yml", REGISTRY_HEADER + body)
     return differed
 
 
@@ -302,7 +302,3 @@ def _lines(value: Any, depth: int, indent: int = 0) -> str:
         for key, item in value.items()
     )
     return "{\n" + ",\n".join(items) + "\n" + " " * indent + "}"
-
-
-def _write(target: Path, text: str) -> None:
-    store.write_whole(target, lambda part: part.write_text(text, encoding="utf-8"))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from essaylib import paths
+from essaylib import paths, store
 from essaylib.errors import EssayError
 
 
@@ -41,7 +39,7 @@ class Report:
     def write(self) -> None:
         path = paths.build() / "report.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(asdict(self), indent=1) + "\n")
+        store.write_text(path, json.dumps(asdict(self), indent=1) + "\n")
 
     def raise_for_failures(self) -> Report:
         """Raise `EssayError` naming each failed chapter, its cell and its error."""
@@ -69,12 +67,3 @@ def _where(entry: Entry) -> str:
     if "file" in error:
         place += f" ({error['file']}, line {error['line']})"
     return f"{place}: {error['type']}: {error['message']}"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all; leave one that would not change."""
-    if path.is_file() and path.read_text("utf-8") == text:
-        return
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -22,10 +22,10 @@ import yaml
 
 from essaylib import paths
 from essaylib.errors import EssayError
+from essaylib.figures import MIME
 from essaylib.publishing import front, heads, lock, machine, notebooks
 from essaylib.publishing import pages as generated
 from essaylib.publishing.chapters import Chapter, chapters, pages
-from essaylib.publishing.execute import FIGURE
 from essaylib.publishing.sphinx_extension import SOURCES
 
 if TYPE_CHECKING:
@@ -134,9 +134,9 @@ def page_notebook(chapter: Chapter, notebook: NotebookNode) -> NotebookNode:
             continue
         shown = []
         for output in cell.outputs:
-            if FIGURE in output.get("metadata", {}):
-                text = figure_directive(chapter, output.metadata[FIGURE])
-                id = f"figure-{output.metadata[FIGURE]['id']}"
+            if MIME in output.get("metadata", {}):
+                text = figure_directive(chapter, output.metadata[MIME])
+                id = f"figure-{output.metadata[MIME]['id']}"
                 cells.append(nbformat.v4.new_markdown_cell(text, id=id))
             elif _WIDGET not in output.get("data", {}):
                 shown.append(output)
