@@ -551,10 +551,13 @@ def sample(*options):
     return result.output
 
 
-def test_a_judged_run_is_judged_again_only_where_that_is_asked_for(judged):
+def test_a_judged_run_is_judged_again_only_where_that_is_asked_for(judged, monkeypatch):
     kept = judged.stat().st_mtime_ns
     assert "Judged" not in sample()
     assert judged.stat().st_mtime_ns == kept
+    with monkeypatch.context() as without:
+        without.setattr(models, "load", None)  # where nothing is left, no model is asked for
+        assert "Judged" not in sample()
     assert "Judged" in sample("--force")
     (paths.models() / "judge" / "judge.json").write_text("another judge")
     assert "Judged" in sample()

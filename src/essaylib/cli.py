@@ -347,16 +347,24 @@ def sample(
     settings = ", ".join(setting.name for setting in drawn.plan.settings)
     typer.echo(f"{plan}: {len(drawn):,} images at the settings {settings}.")
     if model in (None, "embedded"):
-        from essaylib import judgements, masses, models, rounds
+        _keep_what_is_read(drawn, device or "auto", force)
 
-        pipe = models.load(device=device or "auto")
-        if drawn.plan.judged and (force or not judgements.current(drawn)):
-            typer.echo(f"Judged: {judgements.keep(drawn, pipe)}")
-        hides = any(setting.hidden for setting in drawn.plan.settings)
-        if hides and (force or not masses.current(drawn)):
-            typer.echo(f"Attention: {masses.keep(drawn, pipe)}")
-        if plan == rounds.PLAN and (force or not rounds.current(pipe)):
-            typer.echo(f"Rounds: {rounds.keep(pipe)}")
+
+def _keep_what_is_read(drawn, device: str, force: bool) -> None:
+    """Measure what chapters read of a run, and keep it beside it, as far as it is not there yet."""
+    from functools import cache
+
+    from essaylib import judgements, masses, models, rounds
+
+    plan = drawn.plan
+    pipe = cache(lambda: models.load(device=device))  # not loaded where nothing is left to do
+    if plan.judged and (force or not judgements.current(drawn)):
+        typer.echo(f"Judged: {judgements.keep(drawn, pipe())}")
+    hides = any(setting.hidden for setting in plan.settings)
+    if hides and (force or not masses.current(drawn)):
+        typer.echo(f"Attention: {masses.keep(drawn, pipe())}")
+    if plan.name == rounds.PLAN and (force or not rounds.current(pipe())):
+        typer.echo(f"Rounds: {rounds.keep(pipe())}")
 
 
 app.add_typer(
