@@ -1,5 +1,7 @@
 """Arrays that ship: read, some rows made again, and made whole where they are not there."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -51,3 +53,13 @@ def test_what_is_damaged_or_of_another_length_is_made(asked, damage):
         path.write_bytes(damage)
     assert len(rechecked.load("kind", "k", 20, make)["one"]) == 20
     assert calls == [rechecked.ALL]
+
+
+def test_one_flipped_byte_is_no_traceback(asked):
+    _, make = asked
+    path = rechecked.ship("kind", "k", VALUES)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        with contextlib.suppress(EssayError):  # values that came out otherwise
+            rechecked.load("kind", "k", 20, make)

@@ -493,19 +493,20 @@ def test_a_plan_may_explore_with_less_until_the_model_is_frozen(sandbox, monkeyp
         plans.load("small", final=False)
 
 
-def test_declared_plans_are_valid_and_few_enough_for_their_seeds():
+@pytest.mark.parametrize("first", [0, 10000])
+def test_declared_plans_are_valid_and_few_enough_for_their_seeds(first):
     for path in paths.runs().glob("*/plan.yml"):
         plan = plans.load(path.parent.name, final=True)
-        table = plan.table(0)
-        assert table.seed.max() < 10000, "exploration would use seeds kept for verdicts"
+        table = plan.table(first)
+        assert table.seed.max() < first + 10000, "exploration would use seeds kept for verdicts"
         keys = [name for name in ("setting", "prompt", "seed", "hidden") if name in table]
         assert not table.duplicated(keys).any()
 
 
 @pytest.mark.parametrize("name", ["delivery", "leaving"])
-@pytest.mark.parametrize("final", [False, True])
-def test_plans_that_borrow_from_guidance_pair_with_it(name, final):
-    own, guidance = (plans.load(plan, final=final).table(0) for plan in (name, "guidance"))
+@pytest.mark.parametrize(("final", "first"), [(False, 0), (True, 10000)])
+def test_plans_that_borrow_from_guidance_pair_with_it(name, final, first):
+    own, guidance = (plans.load(plan, final=final).table(first) for plan in (name, "guidance"))
     first = guidance[guidance.setting == "1"][["concept", "seed"]].reset_index(drop=True)
     for setting in own.setting.unique():
         here = own[own.setting == setting][["concept", "seed"]].reset_index(drop=True)
@@ -585,15 +586,16 @@ def test_judging_that_is_cut_off_leaves_the_answers_of_before(judged, monkeypatc
     assert judged.read_bytes() == before and not list(judged.parent.glob("*.part"))
 
 
-def test_the_crossed_and_the_ablation_plan_hold_the_registered_samples():
+@pytest.mark.parametrize("first", [0, 10000])
+def test_the_crossed_and_the_ablation_plan_hold_the_registered_samples(first):
     from essaylib import claims
 
-    crossed = plans.load("prompt-seed", final=True).table(0)
+    crossed = plans.load("prompt-seed", final=True).table(first)
     registered = claims.load()["prompt-seed"].statistic("order").n
     for _, images in crossed.groupby("setting"):
         assert images.prompt.nunique() == registered
         assert images.groupby("prompt").seed.agg(tuple).nunique() == 1
-    ablated = plans.load("attention", final=True).table(0)
+    ablated = plans.load("attention", final=True).table(first)
     words = ablated[ablated.setting == "without a word"][["prompt", "hidden"]].drop_duplicates()
     assert words.prompt.nunique() == 100 and words.groupby("prompt").size().min() >= 3
     assert len(words) >= claims.load()["attention"].statistic().n

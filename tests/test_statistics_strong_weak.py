@@ -6,7 +6,15 @@ import torch
 
 from essaylib import corpus
 from essaylib.errors import EssayError
+from essaylib.judge import Judge, Network
 from essaylib.statistics import strong_weak
+from essaylib.training.judge import blank
+
+
+def untrained():
+    """A judge of the book's concepts that has learnt nothing."""
+    concepts = list(dict.fromkeys(corpus.load().table.concept))
+    return Judge(Network(len(concepts), len(corpus.VENDORS)), blank(concepts))
 
 
 def concepts(n=300, slope=0.8, through=0.0, seed=0):
@@ -59,8 +67,6 @@ def test_quality_is_the_mean_of_two_ranks():
 
 
 def test_the_judge_is_asked_for_the_concept_that_was_ordered():
-    from essaylib.judge import untrained
-
     judge = untrained()
     data = corpus.load().take(range(6))
     said = judge(data.rgb())
@@ -70,8 +76,6 @@ def test_the_judge_is_asked_for_the_concept_that_was_ordered():
 
 
 def test_drawings_are_described_concept_by_concept():
-    from essaylib.judge import untrained
-
     data = corpus.load()
     names = ["pizza", "red heart", "dog face"]
     found = strong_weak.drawings(data, untrained(), names)

@@ -202,6 +202,7 @@ def test_captured_shares_are_what_diffusers_computes(tiny, family):
     layer.get_attention_scores = lambda *a: (seen.append(compute(*a)), seen[-1])[1]
     with trace(pipe, EVERYTHING) as tr:
         call(pipe)
+    assert len(seen) == len(tr.cross_attention[name].values) > 0
     for step, probabilities in enumerate(seen):
         expected = probabilities.unflatten(0, (-1, layer.heads))[-2:].unflatten(2, (8, 12))
         captured = tr.cross_attention[name].values[step].float()

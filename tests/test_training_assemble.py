@@ -83,6 +83,24 @@ def test_each_stretch_of_a_part_keeps_its_log(tmp_path):
     assert (place / "training-02.csv").read_text() == "second"
 
 
+def test_frozen_weights_stay_frozen_until_others_take_their_place(parts, tmp_path):
+    own, out = tmp_path / "parts", tmp_path / "models" / "emoji-ldm"
+    own.mkdir()
+    for part in parts.iterdir():
+        (own / part.name).symlink_to(part)
+
+    def frozen(**options):
+        record = assemble.run(own, out, **options) / "training.json"
+        return json.loads(record.read_text())["frozen"]
+
+    assert frozen() is False
+    assert frozen(frozen=True) is True
+    assert frozen() is True  # the same weights once more
+    (own / "vae").unlink()
+    autoencoder.build().save_pretrained(own / "vae")
+    assert frozen() is False
+
+
 def test_what_went_on_from_committed_weights_lists_what_came_before(parts, assembled):
     more = FACTS | {"steps": 5, "from_committed": True}
     (parts / "unet.json").write_text(json.dumps(more))

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 VENDORS = ("google", "twitter", "microsoft", "emojione")
-SPLITS = ("train", "validation", "held_out")
 SIZE = 128
 """Width and height of every stored drawing, in pixels."""
 HALVES_SEED = 0

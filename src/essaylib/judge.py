@@ -21,7 +21,6 @@ import torch
 from torch import nn
 
 from essaylib import paths
-from essaylib.corpus import VENDORS
 from essaylib.errors import EssayError
 
 SIDE = 64
@@ -262,15 +261,3 @@ def prepare(images: torch.Tensor) -> torch.Tensor:
     """Return uint8 (n, h, w, 3) as float (n, 3, 64, 64) in [-1, 1], averaged over blocks."""
     pixels = images.permute(0, 3, 1, 2).float() / 127.5 - 1
     return nn.functional.avg_pool2d(pixels, pixels.shape[-1] // SIDE)
-
-
-def untrained() -> Judge:
-    """Return a judge that has learnt nothing: the floor of every score."""
-    from essaylib import corpus
-
-    torch.manual_seed(0)
-    concepts = list(dict.fromkeys(corpus.load().table.concept))
-    one = {"concept": 1.0, "vendor": 1.0}
-    zero = {"concept": 0.0, "vendor": 0.0}
-    settings = {"concepts": concepts, "vendors": VENDORS, "temperature": one, "threshold": zero}
-    return Judge(Network(len(concepts), len(VENDORS)), settings)

@@ -7,13 +7,13 @@ there.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from essaylib import features, store
+from essaylib.errors import EssayError
 
 Rows = Sequence[int] | slice
 ALL = slice(None)
@@ -59,7 +59,7 @@ def _name(kind: str, key: str) -> str:
 def _read(path: Path) -> Arrays | None:
     """What a file keeps; None where there is none or it is damaged."""
     try:
-        with np.load(path) as stored:
-            return {name: stored[name].astype(float) for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        stored = store.load_arrays(path, "it is made again")
+    except EssayError:
         return None
+    return {name: values.astype(float) for name, values in stored.items()}

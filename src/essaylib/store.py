@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -22,6 +23,18 @@ from essaylib import paths
 from essaylib.errors import EssayError
 
 T = TypeVar("T")
+
+_DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What reading a damaged .npz file may raise."""
 
 
 def digest(*parts: Any) -> str:
@@ -146,7 +159,7 @@ def load_arrays(path: Path, cure: str) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as stored:
             return dict(stored)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED as error:
         raise EssayError(f"{path} is damaged ({error}): {cure}") from error
 
 

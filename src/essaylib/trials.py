@@ -295,6 +295,8 @@ def _rows(source: plans.Plan, table: pd.DataFrame, share: Share) -> np.ndarray:
     first = set(prompts.drop_duplicates().iloc[: share.prompts])
     seeds = table.seed - claims.seeds(1)[0]
     kept = prompts.isin(first) & (seeds % source.seeds < share.seeds)
+    for name in share.settings or ():
+        source.setting(name)  # an error where the run has none of this name
     if share.settings is not None:
         kept &= table.setting.isin(share.settings)
     if prompts.nunique() < share.prompts or source.seeds < share.seeds:

@@ -28,6 +28,9 @@ CLIPS = {
 def run(parts: Path = Path("checkpoints"), out: Path | None = None, frozen: bool = False) -> Path:
     """Write `models/emoji-ldm` and `models/judge` from the parts; return the first folder.
 
+    `frozen` says that the weights are final. Weights that were final stay so where the same are
+    put together once more.
+
     The CLIPs that condition nothing (`CLIPS`) go to folders of their own, where the parts have
     them. Weights are stored in fp16. `training.json` says how each part was trained, `SHA256SUMS`
     what the files are, `history/` how the losses went. Raises `EssayError`, before anything is
@@ -36,6 +39,7 @@ def run(parts: Path = Path("checkpoints"), out: Path | None = None, frozen: bool
     out = Path(out) if out else paths.models() / "emoji-ldm"
     for name in ("tokenizer", "clip", "vae", "unet", "judge"):
         made(parts / name)
+    final = sums(out) if is_frozen(out) else None
     clip = CLIPModel.from_pretrained(parts / "clip", dtype=torch.float32)
     pipe = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(parts / "vae"),
@@ -54,9 +58,9 @@ def run(parts: Path = Path("checkpoints"), out: Path | None = None, frozen: bool
         shutil.copy(parts / "tokenizer" / name, out / "tokenizer" / name)
     for name in ("text_encoder", "clip"):
         load_in_full(out / name / "config.json")
-    write_record(parts, out, frozen)
-    keep_history(parts, out)
     write_sums(out)
+    write_record(parts, out, frozen or sums(out) == final)
+    keep_history(parts, out)
     judge = out.parent / "judge"
     shutil.copytree(parts / "judge", judge, dirs_exist_ok=True)
     write_sums(judge)
@@ -168,6 +172,17 @@ def stretch(path: Path, was: dict | None) -> dict | None:
 def ordinal(facts: dict) -> int:
     """Which stretch of its stage a record is of, counted from 1."""
     return 1 + len(facts.get("before", []))
+
+
+def is_frozen(folder: Path) -> bool:
+    """Whether a model's record says that its weights are final."""
+    path = folder / "training.json"
+    return path.is_file() and json.loads(path.read_text()).get("frozen") is True
+
+
+def sums(folder: Path) -> str:
+    """What `write_sums` wrote of a folder."""
+    return (folder / "SHA256SUMS").read_text()
 
 
 def write_sums(folder: Path) -> None:
