@@ -2,7 +2,7 @@
 on every architecture without a download.
 
 `build(family, folder)` writes one; the shapes are those of the released models, with narrow
-channels. `full_size_unet()` has Stable Diffusion 1.5's own shape.
+channels. `build_full_size(folder)` has Stable Diffusion 1.5's own shape.
 """
 
 from __future__ import annotations

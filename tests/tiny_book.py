@@ -45,7 +45,7 @@ class Book:
         (root / "book/index.md").write_text("# The tiny book\n")
         for name in ("_config.yml", "CITATION.cff", "book/_static/favicon.svg"):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(Path(__file__).parents[1] / name, root / name)
+            shutil.copy(REPOSITORY / name, root / name)
         self.write("data/corpus/corpus.parquet", "drawings")
         self.write("models/emoji-ldm/unet.safetensors", "weights")
         self.contents()

@@ -22,7 +22,6 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
 
 NAME = "credit"
 COMMAND = f"essay sample {NAME}"
-PLAN, KEPT, PROVENANCE = "ledgers.yml", "ledgers.safetensors", "provenance.json"
+PLAN, KEPT = "ledgers.yml", "ledgers.safetensors"
 WITNESSES = 4
 TOLERANCE = 0.02
 """Largest difference of a score drawn up again, in standard deviations of its ledger."""
@@ -151,8 +150,8 @@ def draw(
     outputs = _outputs(wanted, model)
     training = _training()
     seeds = _seeds(wanted, model)
-    folder, key = _folder(model), _key(wanted, outputs, model)
-    if not force and _key_of(folder) == key:
+    folder, key = runs.folder_of(NAME, model), _key(wanted, outputs, model)
+    if not force and runs.key_of(folder) == key:
         return load(model)
     parts = paths.build() / "runs" / f"{folder.name}-{key[:12]}"
     parts.mkdir(parents=True, exist_ok=True)
@@ -176,7 +175,7 @@ def draw(
         "run": outputs.provenance["key"],
         "ledgers_sha256": provenance.sha256(folder / KEPT),
     }
-    (folder / PROVENANCE).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    store.write_text(folder / runs.PROVENANCE, json.dumps(described, indent=1) + "\n")
     shutil.rmtree(parts)
     return load(model)
 
@@ -185,9 +184,9 @@ def load(model: str = "embedded") -> Accounts:
     """Load the ledgers; raise `EssayError` where they are missing, damaged or stale."""
     wanted = plan()
     outputs = _outputs(wanted, model)
-    folder = _folder(model)
+    folder = runs.folder_of(NAME, model)
     command = COMMAND + ("" if model == "embedded" else f" --model {model}")
-    found = _key_of(folder)
+    found = runs.key_of(folder)
     if found is None:
         raise EssayError(f"The ledgers have not been drawn up with {model}: `{command}`.")
     if found != _key(wanted, outputs, model):
@@ -207,7 +206,7 @@ def load(model: str = "embedded") -> Accounts:
         raise EssayError(
             f"The ledgers are damaged ({error}): restore {folder}, or `{command} --force`."
         ) from error
-    record = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+    record = json.loads((folder / runs.PROVENANCE).read_text(encoding="utf-8"))
     return Accounts(wanted, outputs, training, scores, kept, stored["directions"], record)
 
 
@@ -297,7 +296,7 @@ def _keep(scores: Mapping[str, np.ndarray], directions: np.ndarray, folder: Path
         for drawn_up in ledger:
             np.put_along_axis(kept, agreement.most(drawn_up.astype(np.float32)), True, axis=1)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / PROVENANCE).unlink(missing_ok=True)  # without its key, a cut leaves no ledgers
+    (folder / runs.PROVENANCE).unlink(missing_ok=True)  # without its key, a cut leaves no ledgers
     _save(
         folder / KEPT,
         {f"scores.{name}": values[:, kept] for name, values in halves.items()}
@@ -333,13 +332,6 @@ def _seeds(wanted: Plan, model: str) -> list[int]:
     return claims.seeds(wanted.seeds) if model == "embedded" else list(range(wanted.seeds))
 
 
-def _folder(model: str) -> Path:
-    """The embedded model's ledgers lie beside their plan; another model's in `_build/runs`."""
-    if model == "embedded":
-        return paths.runs() / NAME
-    return paths.build() / "runs" / f"{NAME}@{Path(model).name}"
-
-
 def _key(wanted: Plan, outputs: Run, model: str) -> str:
     """Digest of all that the ledgers depend on; the run's own key covers weights and corpus."""
     clip = weights.component_files(paths.models() / "emoji-ldm" / "clip")
@@ -349,17 +341,7 @@ def _key(wanted: Plan, outputs: Run, model: str) -> str:
         "clip": {path.name: provenance.sha256(path) for path in clip},
         "seeds": _seeds(wanted, model),
     }
-    return sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
-def _key_of(folder: Path) -> str | None:
-    path = folder / PROVENANCE
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8")).get("key")
-    except ValueError:
-        return None
+    return store.key(document)
 
 
 def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -7,7 +7,6 @@ channel and decoded only when asked for.
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from essaylib import paths
+from essaylib import paths, provenance
 from essaylib.errors import EssayError
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class Corpus:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the whole corpus file, whichever rows are selected."""
-        return file_sha256(self.source)
+        return provenance.sha256(self.source)
 
     def where(self, **columns: str | list[str]) -> Corpus:
         """Return the rows whose columns equal a value, or are among a list of values.
@@ -195,12 +194,6 @@ def caption(concept: str, vendor: str | None = None) -> str:
     'dog face, google'
     """
     return f"{concept}, {vendor}" if vendor else concept
-
-
-def file_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path) -> pd.DataFrame:

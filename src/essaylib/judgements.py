@@ -59,8 +59,6 @@ def load(run: Run, pipe: Any, check: int = 32, seed: int = 0) -> dict[str, np.nd
     rows = np.random.default_rng(seed).choice(len(run), min(check, len(run)), replace=False)
     again = _answers(Judge.load(), _decode(run, pipe, rows))
     for name in ("best_concept", "best_vendor", "sharpness"):
-        if name not in kept:  # a run that was judged before its sharpness was kept
-            continue
         same = float(np.mean(np.isclose(again[name], kept[name][rows], rtol=0.02)))
         if same < AGREE:
             raise EssayError(
@@ -77,7 +75,9 @@ def _kept(run: Run) -> dict[str, np.ndarray]:
     stored = store.load_arrays(path, cure)
     if str(stored.get("key")) != _key(run):
         raise EssayError(f"The judge or the run {run.plan.name!r} has changed: {cure}")
-    return {name: stored[name] for name in NAMES if name in stored}
+    if missing := set(NAMES) - set(stored):
+        raise EssayError(f"{path} is damaged ({', '.join(sorted(missing))} missing): {cure}")
+    return {name: stored[name] for name in NAMES}
 
 
 def _cure(run: Run) -> str:

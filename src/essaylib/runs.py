@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,8 +120,8 @@ def draw(
     if batch_size < 1:
         raise EssayError("--batch must be 1 or more.")
     plan = plans.load(name)
-    folder, key = _folder(name, model), _key(plan, model)
-    if not force and _key_of(folder) == key:
+    folder, key = folder_of(name, model), _key(plan, model)
+    if not force and key_of(folder) == key:
         return load(name, model)
     table = plan.table(_first_seed(model))
     parts = paths.build() / "runs" / f"{folder.name}-{key[:12]}"
@@ -141,9 +140,9 @@ def load(name: str, model: str = "embedded") -> Run:
     with.
     """
     plan = plans.load(name)
-    folder = _folder(name, model)
+    folder = folder_of(name, model)
     command = f"essay sample {name}" + ("" if model == "embedded" else f" --model {model}")
-    found = _key_of(folder)
+    found = key_of(folder)
     if found is None:
         raise EssayError(f"The run {name!r} has not been drawn with {model}: `{command}`.")
     if found != _key(plan, model):
@@ -302,14 +301,25 @@ def _keep(
         "images": len(table),
         "latents_sha256": provenance.sha256(folder / LATENTS),
     }
-    (folder / PROVENANCE).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    store.write_text(folder / PROVENANCE, json.dumps(described, indent=1) + "\n")
 
 
-def _folder(name: str, model: str) -> Path:
-    """The embedded model's run lies beside its plan; another model's in `_build/runs`."""
+def folder_of(name: str, model: str) -> Path:
+    """Where a run is kept: the embedded model's beside its plan, another's in `_build/runs`."""
     if model == "embedded":
         return paths.runs() / name
     return paths.build() / "runs" / f"{name}@{Path(model).name}"
+
+
+def key_of(folder: Path) -> str | None:
+    """The key under which a folder's run was kept; None where there is none or it is damaged."""
+    path = folder / PROVENANCE
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("key")
+    except ValueError:
+        return None
 
 
 def _first_seed(model: str) -> int:
@@ -325,7 +335,7 @@ def _key(plan: Plan, model: str) -> str:
         "corpus": provenance.corpus(),
         "first_seed": _first_seed(model),
     }
-    return sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    return store.key(document)
 
 
 def _weights(model: str) -> dict[str, str]:
@@ -357,16 +367,6 @@ def _guide_files(name: str) -> list[Path]:
 @lru_cache(maxsize=1)
 def _guide(name: str, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
     return models.load_unet(name, device, dtype)
-
-
-def _key_of(folder: Path) -> str | None:
-    path = folder / PROVENANCE
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8")).get("key")
-    except ValueError:
-        return None
 
 
 def _bytes_each(pipe: Any) -> int:

@@ -42,6 +42,11 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
+def key(document: Any) -> str:
+    """SHA-256 of what JSON can say, whatever the order of its names."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
 def weights_hash(
     network: Any, parts: tuple[str, ...] = ("",), config: Mapping[str, Any] | None = None
 ) -> str:

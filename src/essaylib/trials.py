@@ -14,7 +14,6 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -354,17 +353,13 @@ def _key(wanted: Plan, column: Column) -> str:
         "corpus": provenance.corpus(),
         "first_seed": claims.seeds(1)[0],
     }
-    return _digest(document)
+    return store.key(document)
 
 
 def _cells_key(wanted: Plan, column: Column) -> str:
     """Digest of all that a column's cells depend on, beside the code."""
     judge = {} if column.foreign else columns.judge()
-    return _digest({"images": _key(wanted, column), "plan": asdict(wanted), "judge": judge})
-
-
-def _digest(document: Any) -> str:
-    return sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    return store.key({"images": _key(wanted, column), "plan": asdict(wanted), "judge": judge})
 
 
 def _key_of(path: Path) -> str | None:

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTokenizer
 
-from essaylib import corpus, paths
+from essaylib import corpus, paths, provenance
 from essaylib.training.loop import made
 from essaylib.training.unet import scheduler
 
@@ -190,5 +190,5 @@ def write_sums(folder: Path) -> None:
     files = sorted(folder.rglob("*.safetensors"))
     for file in files:
         file.chmod(0o644)  # safetensors writes them for the owner alone
-    lines = [f"{corpus.file_sha256(f)}  {f.relative_to(folder).as_posix()}\n" for f in files]
+    lines = [f"{provenance.sha256(f)}  {f.relative_to(folder).as_posix()}\n" for f in files]
     (folder / "SHA256SUMS").write_text("".join(lines))
