@@ -1,6 +1,7 @@
 """The matrix: what is declared, drawn, kept, and said of cells that cannot be had."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from essaylib import cells, claims, columns, paths, runs, trials
+from essaylib import cells, claims, columns, corpus, features, paths, runs, trials
 from essaylib.cells import Cell
 from essaylib.errors import EssayError
 
@@ -271,3 +272,45 @@ def test_a_foreign_model_runs_as_far_as_it_can(tiny, family):
     speed, finish = cells.measure(bench, "delivery")
     assert speed.state == cells.IMPOSSIBLE and finish.state == cells.MEASURED
     assert cells.measure(bench, "copies")[0].state == cells.IMPOSSIBLE
+
+
+TINY = {
+    "guidance": {"prompts": 4, "seeds": 4, "settings": ["1", "2", "4", "7.5", "12", "interval"]},
+    "delivery": {"prompts": 4, "seeds": 4},
+    "prompt-seed": {"prompts": 4, "seeds": 4, "settings": ["4"]},
+    "attention": {"prompts": 3, "seeds": 1},
+    "copies": {"prompts": 8, "seeds": 1},
+    "strong-weak": {"prompts": 20, "seeds": 1},
+}
+CREDIT = {"outputs": 4, "drawings": 12, "seeds": 2, "timestep": 250, "draws": 1}
+CREDIT |= {"timesteps": [250], "width": 4, "damping": 0.1}
+
+
+def as_drawn(vae, name, share):
+    """A share of a declared run in which every image is a drawing of what was asked for."""
+    data, lot = corpus.load(), np.random.default_rng(0)
+    plan = trials.plans.load(name)
+    plan = replace(plan, settings=tuple(replace(one, steps=2) for one in plan.settings))
+    table = plan.table(0)
+    table = table.iloc[trials._rows(plan, table, share)].reset_index(drop=True)
+    of = data.table.reset_index(drop=True).groupby("concept").indices
+    rows = [lot.choice(of.get(concept, range(len(data)))) for concept in table.concept]
+    latents = torch.as_tensor(features.corpus_latents(vae, data.take(rows)))
+    blurred = latents + 0.1 * torch.as_tensor(lot.normal(size=latents.shape))
+    return runs.Run(replace(plan, seeds=share.seeds), table, blurred.half(), {"key": "k"})
+
+
+def test_every_claim_can_be_tried_on_the_embedded_model(monkeypatch):
+    monkeypatch.setattr(claims, "frozen", lambda: False)
+    model = columns.load("final", "cpu")
+    shares = {name: trials._share(entry) for name, entry in TINY.items()}
+    drawn = {name: as_drawn(model.pipe.vae, name, share) for name, share in shares.items()}
+    bench = cells.Bench(model, drawn, trials.Plan(shares, 120, 6, 12, 2, CREDIT))
+    bench.unseen = corpus.load().where(split="held_out").take(range(40))
+    for claim in cells.TRIALS:
+        found = cells.measure(bench, claim)
+        assert [cell.statistic for cell in found] == [p.id for p in claims.load()[claim].primary]
+        for cell in found:
+            assert cell.state == cells.MEASURED, cell
+            assert cell.note and cell.n > 0 and cell.control in (True, False)
+            assert cell.low <= cell.estimate <= cell.high
