@@ -33,7 +33,8 @@ clean:  ## Remove everything that can be made again, except .venv
 .venv/.complete: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "Python 3.11 or newer is needed: make book PYTHON=python3.12" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@# Without Debian's python3-venv a python is left behind that has no pip.
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,train]'
 	# Only its schema of CITATION.cff is read; its own dependencies are too old for Jupyter Book.
 	$(BIN)/python -m pip install --quiet --no-deps cffconvert==2.0.0

@@ -7,8 +7,8 @@ Models: the embedded one in float32, and Stable Diffusion 1.5's U-Net with rando
 cost what the released ones cost (its text encoder and autoencoder are small stand-ins), in float16,
 whole and with its parts taking turns. Times are
 CUDA events around whole generations, read after one synchronisation, the median of seven after a
-warm-up; memory is the allocator's peak. Writes benchmarks/results/what_runs_where.md, where a row
-that nobody has run says *not measured*.
+warm-up; memory is the allocator's peak (on the CPU: the wall clock, and the process's peak). Writes
+benchmarks/results/what_runs_where.md, where a row that nobody has run says *not measured*.
 """
 
 from __future__ import annotations
