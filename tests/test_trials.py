@@ -245,8 +245,6 @@ def test_what_cannot_be_computed_says_why(monkeypatch, book):
 
 def crossed(pipe, prompts=4, seeds=4):
     """A crossed run of a tiny model."""
-    from dataclasses import replace
-
     table = pd.DataFrame(
         [("4", f"thing {p}", f"thing {p}", None, s) for p in range(prompts) for s in range(seeds)],
         columns=["setting", "prompt", "concept", "vendor", "seed"],

@@ -175,7 +175,7 @@ def draw(
         "run": outputs.provenance["key"],
         "ledgers_sha256": provenance.sha256(folder / KEPT),
     }
-    store.write_text(folder / runs.PROVENANCE, json.dumps(described, indent=1) + "\n")
+    store.write_json(folder / runs.PROVENANCE, described)
     shutil.rmtree(parts)
     return load(model)
 

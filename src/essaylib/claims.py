@@ -7,7 +7,6 @@ The rules were committed before any result. `record` computes a verdict from the
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -204,7 +203,7 @@ def record(
         control_note=control_note,
         reasons=reasons,
     )
-    _write(path_of(claim_id, model), plain(_as_json(verdict, model, seed)))
+    store.write_json(path_of(claim_id, model), plain(_as_json(verdict, model, seed)))
     if show:
         _show(verdict)
     return verdict
@@ -220,9 +219,9 @@ def seeds(count: int, first: int = 0) -> list[int]:
     return list(range(start, start + count))
 
 
-def frozen() -> bool:
-    """Whether the embedded model is final: `"frozen": true` in models/emoji-ldm/training.json."""
-    path = paths.models() / "emoji-ldm" / "training.json"
+def frozen(folder: Path | None = None) -> bool:
+    """Whether a model, by default the embedded one, is final: `"frozen": true` in training.json."""
+    path = (folder or paths.models() / "emoji-ldm") / "training.json"
     return path.is_file() and store.read_json(path, "restore it with git").get("frozen") is True
 
 
@@ -285,7 +284,7 @@ def lock() -> list[str]:
             entries[id] = entry
             changed.append(id)
     order = [claim.id for claim in load()]
-    _write(_lock_path(), {id: entries[id] for id in order if id in entries})
+    store.write_json(_lock_path(), {id: entries[id] for id in order if id in entries})
     return changed
 
 
@@ -467,7 +466,3 @@ def _short(value: float) -> float:
 
 def _lock_path() -> Path:
     return paths.book() / "claims.lock.json"
-
-
-def _write(path: Path, content: Any) -> None:
-    store.write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -301,7 +301,7 @@ def _keep(
         "images": len(table),
         "latents_sha256": provenance.sha256(folder / LATENTS),
     }
-    store.write_text(folder / PROVENANCE, json.dumps(described, indent=1) + "\n")
+    store.write_json(folder / PROVENANCE, described)
 
 
 def folder_of(name: str, model: str) -> Path:

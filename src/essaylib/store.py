@@ -28,7 +28,6 @@ _DAMAGED = (
     OSError,
     EOFError,
     ValueError,
-    NotImplementedError,
     RuntimeError,
     tokenize.TokenError,
     zipfile.BadZipFile,
@@ -146,6 +145,11 @@ def read_json(path: Path, cure: str) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:  # cut off, or no text at all
         raise EssayError(f"{path} is damaged: {cure}.") from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write what JSON can say, as `write_text` does."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

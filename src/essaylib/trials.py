@@ -110,9 +110,11 @@ def sample(id: str, device: str = "auto", force: bool = False, progress: bool = 
     for claim in _measured(column):
         kept = parts / f"{claim}.json"
         if not kept.is_file():
-            _write(kept, [asdict(cell) for cell in cells.measure(on, claim)])
+            store.write_json(kept, [asdict(cell) for cell in cells.measure(on, claim)])
         found += [cells.Cell(**entry) for entry in json.loads(kept.read_text(encoding="utf-8"))]
-    _write(path, {"key": key, "cells": [asdict(cell) for cell in found], **_described(on)})
+    store.write_json(
+        path, {"key": key, "cells": [asdict(cell) for cell in found], **_described(on)}
+    )
     shutil.rmtree(parts)
     return found
 
@@ -294,10 +296,8 @@ def _rows(source: plans.Plan, table: pd.DataFrame, share: Share) -> np.ndarray:
     first = set(prompts.drop_duplicates().iloc[: share.prompts])
     seeds = table.seed - claims.seeds(1)[0]
     kept = prompts.isin(first) & (seeds % source.seeds < share.seeds)
-    for name in share.settings or ():
-        source.setting(name)  # an error where the run has none of this name
     if share.settings is not None:
-        kept &= table.setting.isin(share.settings)
+        kept &= table.setting.isin([source.setting(name).name for name in share.settings])
     if prompts.nunique() < share.prompts or source.seeds < share.seeds:
         raise EssayError(
             f"{PLAN} asks for {share.prompts} prompts and {share.seeds} seeds of the run "
@@ -406,10 +406,6 @@ def _read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError:
         return {}
-
-
-def _write(path: Path, content: Any) -> None:
-    store.write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _save(path: Path, latents: Mapping[str, Any], metadata: dict[str, str]) -> None:

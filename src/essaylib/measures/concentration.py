@@ -83,8 +83,8 @@ def premium(
     enough(draws)
 
     def differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        enough = np.minimum(a.sum(-1), b.sum(-1)) >= max(2, minimum)
-        return np.where(enough, unbiased(a) - unbiased(b), np.nan)
+        sure = np.minimum(a.sum(-1), b.sum(-1)) >= max(2, minimum)
+        return np.where(sure, unbiased(a) - unbiased(b), np.nan)
 
     observed = differences(a.sum(-2), b.sum(-2))
     kept = np.isfinite(observed)

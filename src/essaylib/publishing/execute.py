@@ -255,7 +255,7 @@ def _keep(plan: Plan, outcome: worker.Outcome) -> Entry:
         store.write_text(chapter.executed, nbformat.writes(notebook))
         results = _results(notebook, entry.parameters)
         record = {"key": plan.key, "results": results, "entry": asdict(entry)}
-        store.write_text(chapter.record, json.dumps(record, indent=1) + "\n")
+        store.write_json(chapter.record, record)
         failed.unlink(missing_ok=True)
     shutil.rmtree(_work(chapter), ignore_errors=True)
     return entry

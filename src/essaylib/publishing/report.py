@@ -39,7 +39,7 @@ class Report:
     def write(self) -> None:
         path = paths.build() / "report.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        store.write_text(path, json.dumps(asdict(self), indent=1) + "\n")
+        store.write_json(path, asdict(self))
 
     def raise_for_failures(self) -> Report:
         """Raise `EssayError` naming each failed chapter, its cell and its error."""

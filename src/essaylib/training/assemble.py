@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTokenizer
 
-from essaylib import corpus, paths, provenance
+from essaylib import claims, corpus, paths, provenance, weights
 from essaylib.training.loop import made
 from essaylib.training.unet import scheduler
 
@@ -39,7 +39,7 @@ def run(parts: Path = Path("checkpoints"), out: Path | None = None, frozen: bool
     out = Path(out) if out else paths.models() / "emoji-ldm"
     for name in ("tokenizer", "clip", "vae", "unet", "judge"):
         made(parts / name)
-    final = sums(out) if is_frozen(out) else None
+    final = weights.sums(out) if claims.frozen(out) else None
     clip = CLIPModel.from_pretrained(parts / "clip", dtype=torch.float32)
     pipe = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(parts / "vae"),
@@ -59,7 +59,7 @@ def run(parts: Path = Path("checkpoints"), out: Path | None = None, frozen: bool
     for name in ("text_encoder", "clip"):
         load_in_full(out / name / "config.json")
     write_sums(out)
-    write_record(parts, out, frozen or sums(out) == final)
+    write_record(parts, out, frozen or weights.sums(out) == final)
     keep_history(parts, out)
     judge = out.parent / "judge"
     shutil.copytree(parts / "judge", judge, dirs_exist_ok=True)
@@ -174,21 +174,10 @@ def ordinal(facts: dict) -> int:
     return 1 + len(facts.get("before", []))
 
 
-def is_frozen(folder: Path) -> bool:
-    """Whether a model's record says that its weights are final."""
-    path = folder / "training.json"
-    return path.is_file() and json.loads(path.read_text()).get("frozen") is True
-
-
-def sums(folder: Path) -> str:
-    """What `write_sums` wrote of a folder."""
-    return (folder / "SHA256SUMS").read_text()
-
-
 def write_sums(folder: Path) -> None:
     """Write the SHA-256 of every weight file, in the form that `sha256sum -c` reads."""
     files = sorted(folder.rglob("*.safetensors"))
     for file in files:
         file.chmod(0o644)  # safetensors writes them for the owner alone
     lines = [f"{provenance.sha256(f)}  {f.relative_to(folder).as_posix()}\n" for f in files]
-    (folder / "SHA256SUMS").write_text("".join(lines))
+    (folder / weights.SUMS).write_text("".join(lines))
