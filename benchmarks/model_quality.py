@@ -257,17 +257,40 @@ def weights() -> Row:
 
 
 def sheets(pipe, data: Corpus) -> None:
-    """Draw the uncurated sheet and the held-out sheet beside their true drawings."""
+    """Draw the sheets of the card: named prompts, prompts by lot, failures, held-out pairs."""
     folder = FOLDER / "sheets"
     folder.mkdir(exist_ok=True)
     concepts = SHEET.split(", ")
     images = draw(pipe, [caption(c, v) for v in VENDORS for c in concepts])
     save(images, len(concepts), folder / "uncurated.webp")
+    by_lot(pipe, data.where(split="train"), folder)
     held_out = data.where(split="held_out").take(range(0, 233, 15))
     made = draw(pipe, [caption(c, v) for c, v in zip(*asked(held_out), strict=True)])
     save(np.concatenate([held_out.rgb(), made]), len(held_out), folder / "held_out.webp")
     learning(folder / "learning.webp")
     curve(folder / "unet-loss.svg")
+
+
+def by_lot(pipe, learnt: Corpus, folder: Path, count: int = 64, columns: int = 16) -> None:
+    """Draw concepts drawn by lot, every vendor below the last; and what came out as another thing.
+
+    A failure is a picture in which the judge's best guess is another concept than was asked for:
+    the first `columns` of them stand below the drawings whose captions they were drawn for.
+    """
+    vendors = learnt.table.groupby("concept").vendor.nunique()
+    complete = sorted(vendors.index[vendors == len(VENDORS)])
+    lot = np.random.default_rng(SEED).choice(complete, count, replace=False)
+    pairs = [(c, v) for row in lot.reshape(-1, columns) for v in VENDORS for c in row]
+    places = pd.MultiIndex.from_frame(learnt.table[["concept", "vendor"]]).get_indexer(pairs)
+    drawings = learnt.take(places)
+    made = draw(pipe, [caption(*pair) for pair in pairs])
+    halves = made.reshape(len(made), 64, 2, 64, 2, 3).mean(axis=(2, 4)).round().astype(np.uint8)
+    save(halves, columns, folder / "by_lot.webp")
+    judge = Judge.load()
+    wrong = np.flatnonzero(judge(made).best_concept != truth(judge, drawings)[0])
+    print(f"{len(wrong)} of {len(made)} pictures by lot look like another thing to the judge")
+    few = wrong[:columns]
+    save(np.concatenate([drawings.rgb()[few], made[few]]), len(few), folder / "failures.webp")
 
 
 def learning(path: Path, rows: int = 8) -> None:
