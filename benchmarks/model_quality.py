@@ -28,7 +28,8 @@ from PIL import Image
 from essaylib import corpus, models, paths, plotting, repro
 from essaylib.corpus import VENDORS, Corpus, caption
 from essaylib.judge import Judge
-from essaylib.measures.neighbours import patches
+from essaylib.measures.neighbours import patches, shrunk
+from essaylib.statistics.loss import complete
 from essaylib.training.autoencoder import psnr, to_signed
 from essaylib.training.clip import SIDE, embed, to_pixels
 from essaylib.training.corpus import NEAR
@@ -76,10 +77,10 @@ def main() -> int:
     pipe = models.load("embedded", "cpu")
     data = corpus.load()
     start = time.monotonic()
-    sheets(pipe, data)
+    judge = Judge.load()
+    sheets(judge, pipe, data)
     if arguments.sheets_only:
         return 0
-    judge = Judge.load()
     rows = [
         *autoencoder(pipe, data.where(split="held_out")),
         *clip(data),
@@ -188,10 +189,10 @@ def generation(judge: Judge, pipe, data: Corpus, pairs: int) -> list[Row]:
         ("training pairs", learnt.take(chosen), (0.6, 0.85)),
         ("held-out pairs", data.where(split="held_out"), (0.4, 0.75)),
     ):
-        images = draw(pipe, [caption(c, v) for c, v in zip(*asked(some), strict=True)])
+        images = draw(pipe, captions(some))
         said, (concept, vendor) = judge(images), truth(judge, some)
         ideal = judge(some.rgb())  # what the judge makes of the drawings that were asked for
-        copies = nearest(flatten(shrink(images)), small) < NEAR
+        copies = nearest(flatten(shrunk(images, 16)), small) < NEAR
         n = len(some)
         rows += [
             Row(f"generation, {name}: concept", (said.concept == concept).mean(), bars[0], n=n),
@@ -211,6 +212,10 @@ def generation(judge: Judge, pipe, data: Corpus, pairs: int) -> list[Row]:
 
 def asked(data: Corpus) -> tuple[list[str], list[str]]:
     return data.table.concept.tolist(), data.table.vendor.tolist()
+
+
+def captions(data: Corpus) -> list[str]:
+    return [caption(c, v) for c, v in zip(*asked(data), strict=True)]
 
 
 def truth(judge: Judge, data: Corpus) -> tuple[np.ndarray, np.ndarray]:
@@ -236,11 +241,6 @@ def flat(images: np.ndarray) -> float:
     return float((areas[inked].std(axis=1).max(axis=1) < FLAT).mean())
 
 
-def shrink(images: np.ndarray) -> np.ndarray:
-    n, side = len(images), images.shape[1] // 16
-    return images.reshape(n, 16, side, 16, side, 3).mean(axis=(2, 4))
-
-
 def flatten(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1).astype(np.float64) / 255
 
@@ -256,39 +256,35 @@ def weights() -> Row:
     return Row("all weights, in MB", size, 60, least=False, form=".0f")
 
 
-def sheets(pipe, data: Corpus) -> None:
+def sheets(judge: Judge, pipe, data: Corpus) -> None:
     """Draw the sheets of the card: named prompts, prompts by lot, failures, held-out pairs."""
     folder = FOLDER / "sheets"
     folder.mkdir(exist_ok=True)
     concepts = SHEET.split(", ")
     images = draw(pipe, [caption(c, v) for v in VENDORS for c in concepts])
     save(images, len(concepts), folder / "uncurated.webp")
-    by_lot(pipe, data.where(split="train"), folder)
+    by_lot(judge, pipe, data, folder)
     held_out = data.where(split="held_out").take(range(0, 233, 15))
-    made = draw(pipe, [caption(c, v) for c, v in zip(*asked(held_out), strict=True)])
+    made = draw(pipe, captions(held_out))
     save(np.concatenate([held_out.rgb(), made]), len(held_out), folder / "held_out.webp")
     learning(folder / "learning.webp")
     curve(folder / "unet-loss.svg")
 
 
-def by_lot(pipe, learnt: Corpus, folder: Path, count: int = 64, columns: int = 16) -> None:
-    """Draw concepts drawn by lot, every vendor below the last; and what came out as another thing.
+def by_lot(judge: Judge, pipe, data: Corpus, folder: Path, columns: int = 16) -> None:
+    """Draw 64 concepts, drawn by lot, as each vendor; and what came out as another thing.
 
     A failure is a picture in which the judge's best guess is another concept than was asked for:
     the first `columns` of them stand below the drawings whose captions they were drawn for.
     """
-    vendors = learnt.table.groupby("concept").vendor.nunique()
-    complete = sorted(vendors.index[vendors == len(VENDORS)])
-    lot = np.random.default_rng(SEED).choice(complete, count, replace=False)
-    pairs = [(c, v) for row in lot.reshape(-1, columns) for v in VENDORS for c in row]
-    places = pd.MultiIndex.from_frame(learnt.table[["concept", "vendor"]]).get_indexer(pairs)
-    drawings = learnt.take(places)
-    made = draw(pipe, [caption(*pair) for pair in pairs])
-    halves = made.reshape(len(made), 64, 2, 64, 2, 3).mean(axis=(2, 4)).round().astype(np.uint8)
-    save(halves, columns, folder / "by_lot.webp")
-    judge = Judge.load()
+    drawings = complete(data, 64, SEED)
+    made = draw(pipe, captions(drawings))
+    blocks = np.arange(len(made)).reshape(-1, columns, len(VENDORS))  # below a vendor, the next
+    halves = shrunk(made, 64).round().astype(np.uint8)
+    save(halves[blocks.swapaxes(1, 2).ravel()], columns, folder / "by_lot.webp")
+    print("by lot:", ", ".join(drawings.table.concept.unique()))
     wrong = np.flatnonzero(judge(made).best_concept != truth(judge, drawings)[0])
-    print(f"{len(wrong)} of {len(made)} pictures by lot look like another thing to the judge")
+    print(f"{len(wrong)} of {len(made)} of them look like another thing to the judge")
     few = wrong[:columns]
     save(np.concatenate([drawings.rgb()[few], made[few]]), len(few), folder / "failures.webp")
 
